@@ -1,0 +1,157 @@
+"""A chip's registers as plain data and back, checked field by field.
+
+A chip lists its registers once, as a `Fields` mapping from attribute name to the values allowed in it;
+`save_fields` and `load_fields` do the rest.
+"""
+
+import reprlib
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from emuvisor.bus.device import SavedState, check_saved
+from emuvisor.errors import SnapshotError
+
+__all__ = [
+    "OPTIONAL_TIME",
+    "TIME",
+    "Data",
+    "Fields",
+    "Flag",
+    "Kind",
+    "Number",
+    "Numbers",
+    "load_fields",
+    "save_fields",
+    "saved_part",
+]
+
+
+class Kind(Protocol):
+    """The values that a saved field may have."""
+
+    def accepts(self, value: Any) -> bool:
+        """Whether `value` is one of them."""
+        ...
+
+    def __str__(self) -> str:
+        """The allowed values in words, for messages."""
+        ...
+
+
+Fields = Mapping[str, Kind]
+"""Attribute name to the values that it may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An integer from `minimum` to `maximum`; `optional` allows None."""
+
+    maximum: int
+    minimum: int = 0
+    optional: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        """Whether `value` is in range."""
+        if value is None:
+            return self.optional
+        return type(value) is int and self.minimum <= value <= self.maximum
+
+    def __str__(self) -> str:
+        return f"an integer from {self.minimum} to {self.maximum}" + (" or None" if self.optional else "")
+
+
+TIME = Number(maximum=2**63 - 1, minimum=-(2**63))
+"""A time of the guest's clock in nanoseconds, or in a chip's own ticks; it may lie before power-on."""
+
+OPTIONAL_TIME = Number(maximum=2**63 - 1, minimum=-(2**63), optional=True)
+"""A time, or None for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or False."""
+
+    def accepts(self, value: Any) -> bool:
+        """Whether `value` is a bool."""
+        return type(value) is bool
+
+    def __str__(self) -> str:
+        return "True or False"
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Between `minimum` and `maximum` bytes (a bytearray is saved as bytes)."""
+
+    maximum: int
+    minimum: int = 0
+
+    def accepts(self, value: Any) -> bool:
+        """Whether `value` is bytes of an allowed length."""
+        return type(value) is bytes and self.minimum <= len(value) <= self.maximum
+
+    def __str__(self) -> str:
+        return f"{self.minimum} to {self.maximum} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A list of at most `length` integers from 0 to `maximum`."""
+
+    length: int
+    maximum: int
+
+    def accepts(self, value: Any) -> bool:
+        """Whether `value` is such a list."""
+        if type(value) is not list or len(value) > self.length:
+            return False
+        return all(type(item) is int and 0 <= item <= self.maximum for item in value)
+
+    def __str__(self) -> str:
+        return f"a list of at most {self.length} integers from 0 to {self.maximum}"
+
+
+def save_fields(chip: object, device: str, version: int, fields: Fields) -> SavedState:
+    """The attributes of `chip` named in `fields`, as plain data under the names of `device` and `version`."""
+    state: SavedState = {"device": device, "version": version}
+    for field, kind in fields.items():
+        value = getattr(chip, field)
+        if isinstance(kind, Data):
+            value = bytes(value)
+        elif isinstance(kind, Numbers):
+            value = list(value)
+        state[field] = value
+    return state
+
+
+def load_fields(chip: object, state: SavedState, device: str, version: int, fields: Fields) -> None:
+    """Set the attributes of `chip` named in `fields` from `state`, which `save_fields` made.
+
+    Containers are refilled, not replaced. Raises SnapshotError for a state of another device, a
+    newer version, and a field that is missing or has a value that is not allowed.
+    """
+    check_saved(state, device, version)
+    for field, kind in fields.items():
+        if field not in state:
+            raise SnapshotError(f"{device}: the saved state has no field {field!r}")
+        value = state[field]
+        if not kind.accepts(value):
+            raise SnapshotError(f"{device}: saved field {field!r} is {reprlib.repr(value)}; expected {kind}")
+        container = getattr(chip, field)
+        if isinstance(container, bytearray | list | deque):
+            container.clear()
+            container.extend(value)
+        else:
+            setattr(chip, field, value)
+
+
+def saved_part(state: SavedState, device: str, field: str) -> SavedState:
+    """The saved state of a part of `device`, kept under `field`. Raises SnapshotError without one."""
+    part = state.get(field)
+    if not isinstance(part, dict):
+        raise SnapshotError(
+            f"{device}: saved field {field!r} is {reprlib.repr(part)}; expected a saved state"
+        )
+    return part

@@ -1,0 +1,846 @@
+/* The Python face of the core: Frames, Stage2, Vcpu, Pcpu. Errors come as RuntimeError with a full message;
+ * emuvisor.cpu turns them into EngineError. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <string.h>
+#include <structmember.h>
+
+#include "check.h"
+#include "paging.h"
+#include "pcpu.h"
+
+static PyObject *pristine; /* a new engine's state, as bytes */
+
+/* ---- Frames ---- */
+
+typedef struct {
+    PyObject_HEAD
+    frames f;
+    Py_buffer memory, fetched;
+} Frames;
+
+static PyObject *new_frames(PyTypeObject *type, PyObject *args, PyObject *kw)
+{
+    static char *names[] = {"memory", "fetched", NULL};
+    Py_buffer memory, fetched;
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "w*w*", names, &memory, &fetched))
+        return NULL;
+    Frames *self = (Frames *)PyType_GenericAlloc(type, 0);
+    if (!self || memory.len % PAGE_SIZE || fetched.len != (Py_ssize_t)(memory.len / PAGE_SIZE * sizeof(uint32_t))) {
+        PyBuffer_Release(&memory);
+        PyBuffer_Release(&fetched);
+        Py_XDECREF((PyObject *)self);
+        if (self)
+            PyErr_SetString(PyExc_ValueError, "memory must be whole pages, with one uint32 of fetched for each");
+        return NULL;
+    }
+    self->memory = memory;
+    self->fetched = fetched;
+    self->f.base = memory.buf;
+    self->f.count = (uint32_t)(memory.len / PAGE_SIZE);
+    self->f.fetched = fetched.buf;
+    pthread_mutex_init(&self->f.lock, NULL);
+    return (PyObject *)self;
+}
+
+static void frames_dealloc(PyObject *o)
+{
+    Frames *self = (Frames *)o;
+    PyTypeObject *type = Py_TYPE(o);
+    if (self->f.base) {
+        PyBuffer_Release(&self->memory);
+        PyBuffer_Release(&self->fetched);
+        pthread_mutex_destroy(&self->f.lock);
+    }
+    PyObject_Free(o);
+    Py_DECREF(type);
+}
+
+static PyObject *frames_changed_py(PyObject *o, PyObject *args)
+{
+    Frames *self = (Frames *)o;
+    unsigned frame, offset, length;
+    if (!PyArg_ParseTuple(args, "III", &frame, &offset, &length))
+        return NULL;
+    if (frame >= self->f.count || offset > PAGE_SIZE || length > PAGE_SIZE - offset) {
+        PyErr_SetString(PyExc_ValueError, "no such bytes of the pool");
+        return NULL;
+    }
+    frames_changed(&self->f, frame, offset, length, -1);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef frames_methods[] = {
+    {"changed", frames_changed_py, METH_VARARGS,
+     "changed(frame, offset, length): drop all translations of these bytes before anyone runs them."},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot frames_slots[] = {
+    {Py_tp_new, new_frames},
+    {Py_tp_dealloc, frames_dealloc},
+    {Py_tp_methods, frames_methods},
+    {Py_tp_doc, "Frames(memory, fetched): the frame pool as the engines see it."},
+    {0, NULL},
+};
+static PyType_Spec frames_spec = {"emuvisor.cpu._core.Frames", sizeof(Frames), 0, Py_TPFLAGS_DEFAULT, frames_slots};
+static PyTypeObject *frames_type;
+
+/* ---- Stage2 ---- */
+
+typedef struct {
+    PyObject_HEAD
+    stage2 s;
+    PyObject *frames;
+    PyObject *fault; /* fault(gfn, write) -> bool */
+    Py_buffer entries[STAGE2_SLOTS];
+    Py_buffer dirty[STAGE2_SLOTS];
+    bool has_dirty[STAGE2_SLOTS];
+    bool failed; /* the fault handler raised: the error is kept here */
+    PyObject *error[3];
+} Stage2;
+
+static bool call_fault(stage2 *s, uint64_t gfn, bool write)
+{
+    Stage2 *self = (Stage2 *)((char *)s - offsetof(Stage2, s));
+    PyGILState_STATE gil = PyGILState_Ensure();
+    bool ok = false;
+    PyObject *r = PyObject_CallFunction(self->fault, "Ki", (unsigned long long)gfn, (int)write);
+    if (r) {
+        ok = PyObject_IsTrue(r) == 1;
+        Py_DECREF(r);
+    } else if (!self->failed) {
+        self->failed = true;
+        PyErr_Fetch(&self->error[0], &self->error[1], &self->error[2]);
+    } else {
+        PyErr_Clear();
+    }
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static PyObject *new_stage2(PyTypeObject *type, PyObject *args, PyObject *kw)
+{
+    static char *names[] = {"frames", "fault", NULL};
+    PyObject *frames_object, *fault;
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "O!O", names, frames_type, &frames_object, &fault))
+        return NULL;
+    Stage2 *self = (Stage2 *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    stage2_init(&self->s, &((Frames *)frames_object)->f, call_fault);
+    self->frames = Py_NewRef(frames_object);
+    self->fault = Py_NewRef(fault);
+    return (PyObject *)self;
+}
+
+static int stage2_traverse(PyObject *o, visitproc visit, void *arg)
+{
+    Py_VISIT(((Stage2 *)o)->fault);
+    Py_VISIT(((Stage2 *)o)->frames);
+    Py_VISIT(Py_TYPE(o));
+    return 0;
+}
+
+static int stage2_clear(PyObject *o)
+{
+    Py_CLEAR(((Stage2 *)o)->fault);
+    return 0;
+}
+
+static void stage2_dealloc(PyObject *o)
+{
+    Stage2 *self = (Stage2 *)o;
+    PyTypeObject *type = Py_TYPE(o);
+    PyObject_GC_UnTrack(o);
+    for (unsigned i = 0; i < self->s.count; i++) {
+        PyBuffer_Release(&self->entries[i]);
+        if (self->has_dirty[i])
+            PyBuffer_Release(&self->dirty[i]);
+    }
+    for (int i = 0; i < 3; i++)
+        Py_XDECREF(self->error[i]);
+    Py_XDECREF(self->fault);
+    Py_XDECREF(self->frames);
+    PyObject_GC_Del(o);
+    Py_DECREF(type);
+}
+
+static PyObject *stage2_add_slot(PyObject *o, PyObject *args)
+{
+    Stage2 *self = (Stage2 *)o;
+    unsigned long long first;
+    Py_buffer entries;
+    if (!PyArg_ParseTuple(args, "Kw*", &first, &entries))
+        return NULL;
+    if (self->s.count == STAGE2_SLOTS) {
+        PyBuffer_Release(&entries);
+        PyErr_Format(PyExc_ValueError, "a guest has at most %d memory slots", STAGE2_SLOTS);
+        return NULL;
+    }
+    self->entries[self->s.count] = entries;
+    self->s.slots[self->s.count] = (memory_slot){first, (uint64_t)entries.len / sizeof(uint32_t), entries.buf, NULL};
+    self->s.count++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *stage2_set_log(PyObject *o, PyObject *args)
+{
+    Stage2 *self = (Stage2 *)o;
+    unsigned slot;
+    PyObject *log;
+    Py_buffer dirty;
+    if (!PyArg_ParseTuple(args, "IO", &slot, &log))
+        return NULL;
+    if (slot >= self->s.count) {
+        PyErr_SetString(PyExc_ValueError, "no such memory slot");
+        return NULL;
+    }
+    if (log != Py_None) {
+        if (PyObject_GetBuffer(log, &dirty, PyBUF_WRITABLE) != 0)
+            return NULL;
+        if ((uint64_t)dirty.len != self->s.slots[slot].count) {
+            PyBuffer_Release(&dirty);
+            PyErr_SetString(PyExc_ValueError, "the dirty log needs one byte per frame of the slot");
+            return NULL;
+        }
+    }
+    if (self->has_dirty[slot])
+        PyBuffer_Release(&self->dirty[slot]);
+    self->has_dirty[slot] = log != Py_None;
+    if (log != Py_None)
+        self->dirty[slot] = dirty;
+    self->s.slots[slot].dirty = log == Py_None ? NULL : dirty.buf;
+    self->s.epoch++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *stage2_revoke(PyObject *o, PyObject *unused)
+{
+    (void)unused;
+    ((Stage2 *)o)->s.epoch++;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef stage2_methods[] = {
+    {"add_slot", stage2_add_slot, METH_VARARGS, "add_slot(first_gfn, entries): RAM with one uint32 entry per frame."},
+    {"set_log", stage2_set_log, METH_VARARGS, "set_log(slot, dirty | None): one byte per frame, set at the first write."},
+    {"revoke", stage2_revoke, METH_NOARGS, "revoke(): an entry lost a right; no TLB may go on using the old one."},
+    {NULL, NULL, 0, NULL},
+};
+static PyMemberDef stage2_members[] = {
+    {"faults", T_ULONGLONG, offsetof(Stage2, s.faults), READONLY, "stage-2 faults so far"},
+    {NULL, 0, 0, 0, NULL},
+};
+static PyType_Slot stage2_slots[] = {
+    {Py_tp_new, new_stage2},
+    {Py_tp_dealloc, stage2_dealloc},
+    {Py_tp_traverse, stage2_traverse},
+    {Py_tp_clear, stage2_clear},
+    {Py_tp_methods, stage2_methods},
+    {Py_tp_members, stage2_members},
+    {Py_tp_doc, "Stage2(frames, fault): a guest's second stage of address translation."},
+    {0, NULL},
+};
+static PyType_Spec stage2_spec = {"emuvisor.cpu._core.Stage2", sizeof(Stage2), 0,
+                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, stage2_slots};
+static PyTypeObject *stage2_type;
+
+/* ---- Vcpu ---- */
+
+enum { CALL_PORT_READ, CALL_PORT_WRITE, CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_CPUID, CALL_ACKNOWLEDGE, CALLS };
+static const char *const call_names[CALLS] = {"port_read", "port_write", "mmio_read",
+                                              "mmio_write", "cpuid", "acknowledge"};
+
+typedef struct {
+    PyObject_HEAD
+    vcpu v;
+    PyObject *memory;
+    PyObject *calls[CALLS];
+    PyObject *error[3];
+    PyObject *trace_object;
+} Vcpu;
+
+static Vcpu *of(vcpu *v) { return (Vcpu *)((char *)v - offsetof(Vcpu, v)); }
+
+static bool keep_error(Vcpu *self)
+{
+    if (self->error[0])
+        PyErr_Clear();
+    else
+        PyErr_Fetch(&self->error[0], &self->error[1], &self->error[2]);
+    return false;
+}
+
+/* Take an integer result; steals `r`. */
+static bool take(Vcpu *self, PyObject *r, uint64_t *value)
+{
+    if (!r)
+        return keep_error(self);
+    *value = PyLong_AsUnsignedLongLongMask(r);
+    Py_DECREF(r);
+    return !PyErr_Occurred() || keep_error(self);
+}
+
+static bool call_port_read(vcpu *v, uint16_t port, unsigned size, uint32_t *value)
+{
+    uint64_t wide = 0;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    const bool ok = take(of(v), PyObject_CallFunction(of(v)->calls[CALL_PORT_READ], "iI", (int)port, size), &wide);
+    PyGILState_Release(gil);
+    *value = (uint32_t)wide;
+    return ok;
+}
+
+static bool call_port_write(vcpu *v, uint16_t port, unsigned size, uint32_t value)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *r = PyObject_CallFunction(of(v)->calls[CALL_PORT_WRITE], "iII", (int)port, value, size);
+    const bool ok = r != NULL || keep_error(of(v));
+    Py_XDECREF(r);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static bool call_mmio_read(vcpu *v, uint64_t gpa, unsigned size, uint64_t *value)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    const bool ok =
+        take(of(v), PyObject_CallFunction(of(v)->calls[CALL_MMIO_READ], "KI", (unsigned long long)gpa, size), value);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static bool call_mmio_write(vcpu *v, uint64_t gpa, unsigned size, uint64_t value)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *r = PyObject_CallFunction(of(v)->calls[CALL_MMIO_WRITE], "KKI", (unsigned long long)gpa,
+                                        (unsigned long long)value, size);
+    const bool ok = r != NULL || keep_error(of(v));
+    Py_XDECREF(r);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static bool call_cpuid(vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *r = PyObject_CallFunction(of(v)->calls[CALL_CPUID], "II", leaf, subleaf);
+    const bool ok = (r && PyArg_ParseTuple(r, "IIII", &out[0], &out[1], &out[2], &out[3])) || keep_error(of(v));
+    Py_XDECREF(r);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static bool call_acknowledge(vcpu *v, int *vector)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *r = PyObject_CallFunction(of(v)->calls[CALL_ACKNOWLEDGE], NULL);
+    bool ok = r != NULL;
+    if (r && r != Py_None) {
+        *vector = (int)PyLong_AsLong(r) & 0xff;
+        ok = !PyErr_Occurred();
+    }
+    Py_XDECREF(r);
+    if (!ok)
+        keep_error(of(v));
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static const vcpu_callbacks callbacks = {call_port_read,  call_port_write, call_mmio_read,
+                                         call_mmio_write, call_cpuid,      call_acknowledge};
+
+static PyObject *new_vcpu(PyTypeObject *type, PyObject *args, PyObject *kw)
+{
+    static char *names[] = {"memory", "handler", NULL};
+    PyObject *memory, *handler;
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "O!O", names, stage2_type, &memory, &handler))
+        return NULL;
+    if (!pristine) {
+        PyErr_SetString(PyExc_RuntimeError, "load() has not been called");
+        return NULL;
+    }
+    Vcpu *self = (Vcpu *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->v.env = unicorn_pristine;
+    self->v.memory = &((Stage2 *)memory)->s;
+    self->v.callbacks = &callbacks;
+    self->memory = Py_NewRef(memory);
+    for (int i = 0; i < CALLS; i++) {
+        self->calls[i] = PyObject_GetAttrString(handler, call_names[i]);
+        if (!self->calls[i]) {
+            Py_DECREF((PyObject *)self);
+            return NULL;
+        }
+    }
+    return (PyObject *)self;
+}
+
+static int vcpu_traverse(PyObject *o, visitproc visit, void *arg)
+{
+    Vcpu *self = (Vcpu *)o;
+    for (int i = 0; i < CALLS; i++)
+        Py_VISIT(self->calls[i]);
+    Py_VISIT(self->memory);
+    Py_VISIT(Py_TYPE(o));
+    return 0;
+}
+
+static int vcpu_clear(PyObject *o)
+{
+    for (int i = 0; i < CALLS; i++)
+        Py_CLEAR(((Vcpu *)o)->calls[i]);
+    return 0;
+}
+
+static void vcpu_dealloc(PyObject *o)
+{
+    Vcpu *self = (Vcpu *)o;
+    PyTypeObject *type = Py_TYPE(o);
+    PyObject_GC_UnTrack(o);
+    if (self->v.loaded)
+        vcpu_unload(&self->v);
+    for (int i = 0; i < CALLS; i++)
+        Py_XDECREF(self->calls[i]);
+    for (int i = 0; i < 3; i++)
+        Py_XDECREF(self->error[i]);
+    PyMem_Free(self->v.trace);
+    Py_XDECREF(self->memory);
+    PyObject_GC_Del(o);
+    Py_DECREF(type);
+}
+
+static int refuse_running(Vcpu *self)
+{
+    if (!self->v.running)
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "the vCPU is running");
+    return -1;
+}
+
+static PyObject *vcpu_save(PyObject *o, PyObject *unused)
+{
+    Vcpu *self = (Vcpu *)o;
+    (void)unused;
+    if (!self->v.running)
+        vcpu_sync(&self->v);
+    else if (self->v.loaded) /* inside a callback: flags are lazily kept, so ask for a copy of the rest */
+        memcpy(&self->v.env, self->v.loaded->env, sizeof self->v.env);
+    return PyBytes_FromStringAndSize((const char *)&self->v.env, sizeof self->v.env);
+}
+
+static PyObject *vcpu_restore(PyObject *o, PyObject *arg)
+{
+    Vcpu *self = (Vcpu *)o;
+    Py_buffer b;
+    if (refuse_running(self) || PyObject_GetBuffer(arg, &b, PyBUF_SIMPLE) != 0)
+        return NULL;
+    if (b.len != sizeof self->v.env) {
+        PyErr_Format(PyExc_ValueError, "a vCPU state has %zu bytes, not %zd", sizeof self->v.env, b.len);
+        PyBuffer_Release(&b);
+        return NULL;
+    }
+    vcpu_unload(&self->v);
+    memcpy(&self->v.env, b.buf, sizeof self->v.env);
+    memset(self->v.env.breakpoints, 0, sizeof self->v.env.breakpoints);
+    self->v.env.cc_op = CC_OP_EFLAGS;
+    self->v.env.old_exception = -1;
+    self->v.fpu_changed = true;
+    self->v.has_event = false;
+    PyBuffer_Release(&b);
+    Py_RETURN_NONE;
+}
+
+static PyObject *vcpu_set_a20(PyObject *o, PyObject *arg)
+{
+    Vcpu *self = (Vcpu *)o;
+    const int on = PyObject_IsTrue(arg);
+    cpu_env *env = self->v.loaded ? self->v.loaded->env : &self->v.env;
+    if (on < 0)
+        return NULL;
+    env->a20_mask = on ? -1 : ~(1 << 20);
+    self->v.memory->epoch++; /* every address may now mean another one */
+    vcpu_attention(&self->v);
+    Py_RETURN_NONE;
+}
+
+static PyObject *vcpu_stop(PyObject *o, PyObject *unused)
+{
+    Vcpu *self = (Vcpu *)o;
+    (void)unused;
+    __atomic_store_n(&self->v.stop, true, __ATOMIC_RELEASE);
+    vcpu_attention(&self->v);
+    Py_RETURN_NONE;
+}
+
+static PyObject *vcpu_leave(PyObject *o, PyObject *unused)
+{
+    (void)unused;
+    ((Vcpu *)o)->v.leave = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *vcpu_raise_nmi(PyObject *o, PyObject *unused)
+{
+    Vcpu *self = (Vcpu *)o;
+    (void)unused;
+    self->v.nmi = true;
+    vcpu_attention(&self->v);
+    Py_RETURN_NONE;
+}
+
+static PyObject *vcpu_counters(PyObject *o, PyObject *unused)
+{
+    Vcpu *self = (Vcpu *)o;
+    (void)unused;
+    PyObject *d = PyDict_New();
+    for (int i = 0; d && i < COUNTERS; i++) {
+        PyObject *n = PyLong_FromUnsignedLongLong(self->v.counters[i]);
+        if (!n || PyDict_SetItemString(d, counter_names[i], n) != 0)
+            Py_CLEAR(d);
+        Py_XDECREF(n);
+    }
+    return d;
+}
+
+static PyObject *vcpu_set_breakpoints(PyObject *o, PyObject *arg)
+{
+    Vcpu *self = (Vcpu *)o;
+    if (refuse_running(self))
+        return NULL;
+    const Py_ssize_t n = PySequence_Size(arg);
+    if (n < 0 || n > BREAKPOINTS) {
+        if (n > BREAKPOINTS)
+            PyErr_Format(PyExc_ValueError, "a vCPU has at most %d breakpoints", BREAKPOINTS);
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PySequence_GetItem(arg, i);
+        self->v.breakpoints[i] = item ? PyLong_AsUnsignedLongLongMask(item) : 0;
+        Py_XDECREF(item);
+        if (PyErr_Occurred())
+            return NULL;
+    }
+    self->v.breakpoint_count = (unsigned)n;
+    Py_RETURN_NONE;
+}
+
+static PyObject *vcpu_set_watchpoints(PyObject *o, PyObject *arg)
+{
+    Vcpu *self = (Vcpu *)o;
+    if (refuse_running(self))
+        return NULL;
+    const Py_ssize_t n = PySequence_Size(arg);
+    if (n < 0 || n > WATCHPOINTS) {
+        if (n > WATCHPOINTS)
+            PyErr_Format(PyExc_ValueError, "a vCPU has at most %d watchpoints", WATCHPOINTS);
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        unsigned long long gpa, length;
+        int read, write;
+        PyObject *item = PySequence_GetItem(arg, i);
+        if (!item || !PyArg_ParseTuple(item, "KKpp", &gpa, &length, &read, &write)) {
+            Py_XDECREF(item);
+            return NULL;
+        }
+        Py_DECREF(item);
+        self->v.watchpoints[i] = (watchpoint){gpa, length, read, write};
+    }
+    self->v.watchpoint_count = (unsigned)n;
+    Py_RETURN_NONE;
+}
+
+static PyObject *vcpu_set_trace(PyObject *o, PyObject *arg)
+{
+    Vcpu *self = (Vcpu *)o;
+    const size_t size = PyLong_AsSize_t(arg);
+    if (PyErr_Occurred() || refuse_running(self))
+        return NULL;
+    PyMem_Free(self->v.trace);
+    self->v.trace = NULL;
+    self->v.trace_size = self->v.trace_count = 0;
+    if (size) {
+        self->v.trace = size <= 1u << 24 ? PyMem_Calloc(size, sizeof(uint64_t)) : NULL;
+        if (!self->v.trace)
+            return PyErr_NoMemory();
+        self->v.trace_size = size;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *vcpu_trace(PyObject *o, PyObject *unused)
+{
+    Vcpu *self = (Vcpu *)o;
+    const vcpu *v = &self->v;
+    (void)unused;
+    const uint64_t n = v->trace_count < v->trace_size ? v->trace_count : v->trace_size;
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    for (uint64_t i = 0; list && i < n; i++) {
+        PyObject *item = PyLong_FromUnsignedLongLong(v->trace[(v->trace_count - n + i) % v->trace_size]);
+        if (!item)
+            Py_CLEAR(list);
+        else
+            PyList_SetItem(list, (Py_ssize_t)i, item);
+    }
+    return list;
+}
+
+static PyObject *get_access(PyObject *o, void *unused)
+{
+    const io_access *a = &((Vcpu *)o)->v.access;
+    (void)unused;
+    return Py_BuildValue("KKiOO", (unsigned long long)a->address, (unsigned long long)a->value, (int)a->size,
+                         a->write ? Py_True : Py_False, a->mmio ? Py_True : Py_False);
+}
+
+static PyObject *get_error(PyObject *o, void *unused)
+{
+    (void)unused;
+    return PyUnicode_FromString(((Vcpu *)o)->v.error);
+}
+
+static PyObject *get_tsc(PyObject *o, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(vcpu_tsc(&((Vcpu *)o)->v));
+}
+
+static PyObject *get_interrupt(PyObject *o, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((Vcpu *)o)->v.interrupt);
+}
+
+static int set_interrupt(PyObject *o, PyObject *value, void *unused)
+{
+    Vcpu *self = (Vcpu *)o;
+    const int level = value ? PyObject_IsTrue(value) : 0;
+    (void)unused;
+    if (level < 0)
+        return -1;
+    self->v.interrupt = level;
+    if (level)
+        vcpu_attention(&self->v);
+    return 0;
+}
+
+static PyGetSetDef vcpu_getset[] = {
+    {"interrupt", get_interrupt, set_interrupt, "the level of the INTR pin", NULL},
+    {"access", get_access, NULL, "the last port or MMIO access: (address, value, size, write, mmio)", NULL},
+    {"error", get_error, NULL, "what the engine said with EXIT_ERROR", NULL},
+    {"tsc", get_tsc, NULL, "the guest's time stamp counter, in ns of guest time", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+static PyMemberDef vcpu_members[] = {
+    {"work", T_ULONGLONG, offsetof(Vcpu, v.work), 0, "bytes of guest code retired"},
+    {"idle_ns", T_ULONGLONG, offsetof(Vcpu, v.idle_ns), 0, "guest time that passed while halted"},
+    {"tsc_origin", T_LONGLONG, offsetof(Vcpu, v.tsc_origin), 0, "CLOCK_MONOTONIC in ns at guest time 0"},
+    {"host_clock", T_BOOL, offsetof(Vcpu, v.host_clock), 0, "RDTSC follows the host's clock"},
+    {"halted", T_BOOL, offsetof(Vcpu, v.halted), 0, "waits for an interrupt"},
+    {"nmi", T_BOOL, offsetof(Vcpu, v.nmi), 0, "an NMI waits"},
+    {"running", T_BOOL, offsetof(Vcpu, v.running), READONLY, "inside Pcpu.run"},
+    {"stop_address", T_ULONGLONG, offsetof(Vcpu, v.stop_address), READONLY, "of the breakpoint or watched byte"},
+    {NULL, 0, 0, 0, NULL},
+};
+static PyMethodDef vcpu_methods[] = {
+    {"save", vcpu_save, METH_NOARGS, "save() -> bytes: the engine's form of the state."},
+    {"restore", vcpu_restore, METH_O, "restore(bytes)"},
+    {"set_a20", vcpu_set_a20, METH_O, "set_a20(on)"},
+    {"stop", vcpu_stop, METH_NOARGS, "stop(): make run return at the next block; any thread."},
+    {"leave", vcpu_leave, METH_NOARGS, "leave(): from a port or MMIO handler, make run return behind this block."},
+    {"raise_nmi", vcpu_raise_nmi, METH_NOARGS, "raise_nmi()"},
+    {"counters", vcpu_counters, METH_NOARGS, "counters() -> dict"},
+    {"set_breakpoints", vcpu_set_breakpoints, METH_O, "set_breakpoints([linear address, ...])"},
+    {"set_watchpoints", vcpu_set_watchpoints, METH_O, "set_watchpoints([(gpa, length, read, write), ...])"},
+    {"set_trace", vcpu_set_trace, METH_O, "set_trace(n): remember the last n block addresses; 0 is off."},
+    {"trace", vcpu_trace, METH_NOARGS, "trace() -> [linear block address, ...], oldest first."},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot vcpu_slots[] = {
+    {Py_tp_new, new_vcpu},
+    {Py_tp_dealloc, vcpu_dealloc},
+    {Py_tp_traverse, vcpu_traverse},
+    {Py_tp_clear, vcpu_clear},
+    {Py_tp_methods, vcpu_methods},
+    {Py_tp_members, vcpu_members},
+    {Py_tp_getset, vcpu_getset},
+    {Py_tp_doc, "Vcpu(memory, handler): a guest's processor as state."},
+    {0, NULL},
+};
+static PyType_Spec vcpu_spec = {"emuvisor.cpu._core.Vcpu", sizeof(Vcpu), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, vcpu_slots};
+static PyTypeObject *vcpu_type;
+
+/* ---- Pcpu ---- */
+
+typedef struct {
+    PyObject_HEAD
+    pcpu p;
+    PyObject *frames;
+    bool busy;
+} Pcpu;
+
+static PyObject *new_pcpu(PyTypeObject *type, PyObject *args, PyObject *kw)
+{
+    static char *names[] = {"frames", "cpu_model", NULL};
+    PyObject *frames_object;
+    int model = -1;
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "O!|i", names, frames_type, &frames_object, &model))
+        return NULL;
+    if (!pristine) {
+        PyErr_SetString(PyExc_RuntimeError, "load() has not been called");
+        return NULL;
+    }
+    Pcpu *self = (Pcpu *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    const char *error = pcpu_open(&self->p, &((Frames *)frames_object)->f, model);
+    if (error) {
+        PyErr_SetString(PyExc_RuntimeError, error);
+        self->p.engine = NULL;
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    self->frames = Py_NewRef(frames_object);
+    return (PyObject *)self;
+}
+
+static void pcpu_dealloc(PyObject *o)
+{
+    Pcpu *self = (Pcpu *)o;
+    PyTypeObject *type = Py_TYPE(o);
+    if (self->frames)
+        pcpu_close(&self->p);
+    Py_XDECREF(self->frames);
+    PyObject_Free(o);
+    Py_DECREF(type);
+}
+
+static PyObject *raise_kept(PyObject *error[3])
+{
+    PyErr_Restore(error[0], error[1], error[2]);
+    error[0] = error[1] = error[2] = NULL;
+    return NULL;
+}
+
+static PyObject *pcpu_run_py(PyObject *o, PyObject *args)
+{
+    Pcpu *self = (Pcpu *)o;
+    Vcpu *v;
+    unsigned long long budget;
+    enum exit_reason reason;
+    if (!PyArg_ParseTuple(args, "O!K", vcpu_type, &v, &budget))
+        return NULL;
+    if (self->busy || v->v.running) {
+        PyErr_SetString(PyExc_RuntimeError, self->busy ? "the pCPU is running" : "the vCPU is running");
+        return NULL;
+    }
+    Stage2 *memory = (Stage2 *)v->memory;
+    self->busy = true;
+    Py_INCREF((PyObject *)v);
+    pcpu_load(&self->p, &v->v);
+    Py_BEGIN_ALLOW_THREADS
+    reason = pcpu_run(&self->p, budget);
+    Py_END_ALLOW_THREADS
+    self->busy = false;
+    PyObject *result = NULL;
+    if (v->error[0])
+        raise_kept(v->error);
+    else if (memory->failed) {
+        memory->failed = false;
+        raise_kept(memory->error);
+    } else
+        result = PyLong_FromLong(reason);
+    Py_DECREF((PyObject *)v);
+    return result;
+}
+
+static PyObject *pcpu_unload_py(PyObject *o, PyObject *unused)
+{
+    Pcpu *self = (Pcpu *)o;
+    (void)unused;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "the pCPU is running");
+        return NULL;
+    }
+    if (self->p.vcpu)
+        vcpu_unload(self->p.vcpu);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef pcpu_methods[] = {
+    {"run", pcpu_run_py, METH_VARARGS, "run(vcpu, budget) -> exit reason"},
+    {"unload", pcpu_unload_py, METH_NOARGS, "unload(): let go of the vCPU that was run last."},
+    {NULL, NULL, 0, NULL},
+};
+static PyMemberDef pcpu_members[] = {
+    {"index", T_UINT, offsetof(Pcpu, p.index), READONLY, "its number in the pool"},
+    {NULL, 0, 0, 0, NULL},
+};
+static PyType_Slot pcpu_slots[] = {
+    {Py_tp_new, new_pcpu},
+    {Py_tp_dealloc, pcpu_dealloc},
+    {Py_tp_methods, pcpu_methods},
+    {Py_tp_members, pcpu_members},
+    {Py_tp_doc, "Pcpu(frames, cpu_model=-1): an engine."},
+    {0, NULL},
+};
+static PyType_Spec pcpu_spec = {"emuvisor.cpu._core.Pcpu", sizeof(Pcpu), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, pcpu_slots};
+
+/* ---- the module ---- */
+
+static PyObject *load_py(PyObject *self, PyObject *args)
+{
+    const char *path, *error;
+    int short_loads;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "sp", &path, &short_loads))
+        return NULL;
+    if (!pristine) {
+        error = unicorn_load(path, short_loads);
+        if (error) {
+            PyErr_SetString(PyExc_RuntimeError, error);
+            return NULL;
+        }
+        pristine = PyBytes_FromStringAndSize((const char *)&unicorn_pristine, sizeof unicorn_pristine);
+        if (!pristine)
+            return NULL;
+    }
+    return Py_BuildValue("(OO)", pristine, unicorn.short_loads ? Py_True : Py_False);
+}
+
+static PyMethodDef module_methods[] = {
+    {"load", load_py, METH_VARARGS,
+     "load(path of libunicorn, short_loads) -> (state of a new engine, whether loads and stores are short)"},
+    {NULL, NULL, 0, NULL},
+};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "emuvisor.cpu._core",
+                                    "The C core: engines, address translation, event delivery.", -1,
+                                    module_methods, NULL, NULL, NULL, NULL};
+
+static int add_type(PyObject *m, const char *name, PyType_Spec *spec, PyTypeObject **kept)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    if (!type)
+        return -1;
+    if (kept)
+        *kept = (PyTypeObject *)type;
+    return PyModule_AddObjectRef(m, name, type);
+}
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    PyObject *m = PyModule_Create(&module);
+    if (!m)
+        return NULL;
+    if (add_type(m, "Frames", &frames_spec, &frames_type) || add_type(m, "Stage2", &stage2_spec, &stage2_type)
+        || add_type(m, "Vcpu", &vcpu_spec, &vcpu_type) || add_type(m, "Pcpu", &pcpu_spec, NULL)
+        || PyModule_AddFunctions(m, check_methods) || PyModule_AddIntConstant(m, "STATE_SIZE", sizeof(cpu_env))) {
+        Py_DECREF(m);
+        return NULL;
+    }
+    return m;
+}

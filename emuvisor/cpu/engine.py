@@ -1,0 +1,54 @@
+"""Finding Unicorn and starting the C core on it, once per process."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from emuvisor.cpu import _core
+from emuvisor.errors import EngineError
+
+__all__ = ["Engine", "engine"]
+
+KEEP_CHECKS = "EMUVISOR_KEEP_CHECKS"
+"""Environment switch: leave Unicorn's exit check behind every guest load and store in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The Unicorn that this process uses."""
+
+    version: str
+    library: Path
+    pristine: bytes
+    """The state of a new engine in the engine's own form."""
+    short_loads: bool
+    """The exit check behind every guest load and store was taken out (see docs/architecture.md)."""
+
+
+def _library() -> Path:
+    spec = importlib.util.find_spec("unicorn")
+    if spec is None or spec.origin is None:
+        raise EngineError("the Python package 'unicorn' is not installed; pip install unicorn")
+    folder = Path(spec.origin).parent / "lib"
+    for name in ("libunicorn.so.2", "libunicorn.so"):
+        if (folder / name).is_file():
+            return folder / name
+    raise EngineError(f"the Python package 'unicorn' has no libunicorn.so.2 in {folder}")
+
+
+@cache
+def engine() -> Engine:
+    """Load libunicorn from the installed wheel and verify everything the core relies on.
+
+    Raises EngineError with what is missing or different.
+    """
+    library = _library()
+    version = metadata.version("unicorn")
+    try:
+        pristine, short = _core.load(str(library), not os.environ.get(KEEP_CHECKS))
+    except RuntimeError as error:
+        raise EngineError(f"unicorn {version}: {error}") from None
+    return Engine(version, library, pristine, short)

@@ -1,0 +1,130 @@
+"""The architectural state of one x86 processor as one typed object."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+__all__ = ["CpuState", "DescriptorTable", "Fpu", "Segment"]
+
+
+@dataclass(slots=True)
+class Segment:
+    """A segment register with its hidden descriptor cache.
+
+    `flags` are bits 8 to 23 of the descriptor's high doubleword, in place: type (11:8), S (12), DPL (14:13),
+    P (15), AVL (20), L (21), D/B (22), G (23). `limit` is in bytes, with the granularity applied.
+    """
+
+    selector: int = 0
+    base: int = 0
+    limit: int = 0
+    flags: int = 0
+
+
+@dataclass(slots=True)
+class DescriptorTable:
+    """GDTR or IDTR."""
+
+    base: int = 0
+    limit: int = 0
+
+
+@dataclass(slots=True)
+class Fpu:
+    """x87, MMX and SSE. `st` are the eight physical registers (not stack-relative), 80 bits each."""
+
+    fcw: int = 0x37F
+    fsw: int = 0
+    ftw: int = 0xFF
+    """Abridged tag byte as FXSAVE stores it: bit i is 1 where physical register i is in use."""
+    st: list[int] = field(default_factory=lambda: [0] * 8)
+    mxcsr: int = 0x1F80
+    xmm: list[int] = field(default_factory=lambda: [0] * 16)
+
+
+@dataclass(slots=True)
+class CpuState:
+    """Everything that the guest can see of its processor. A new one is as after reset."""
+
+    rax: int = 0
+    rcx: int = 0
+    rdx: int = 0
+    rbx: int = 0
+    rsp: int = 0
+    rbp: int = 0
+    rsi: int = 0
+    rdi: int = 0
+    r8: int = 0
+    r9: int = 0
+    r10: int = 0
+    r11: int = 0
+    r12: int = 0
+    r13: int = 0
+    r14: int = 0
+    r15: int = 0
+    rip: int = 0xFFF0
+    rflags: int = 0x2
+    es: Segment = field(default_factory=lambda: Segment(0, 0, 0xFFFF, 0x9300))
+    cs: Segment = field(default_factory=lambda: Segment(0xF000, 0xFFFF0000, 0xFFFF, 0x9B00))
+    ss: Segment = field(default_factory=lambda: Segment(0, 0, 0xFFFF, 0x9300))
+    ds: Segment = field(default_factory=lambda: Segment(0, 0, 0xFFFF, 0x9300))
+    fs: Segment = field(default_factory=lambda: Segment(0, 0, 0xFFFF, 0x9300))
+    gs: Segment = field(default_factory=lambda: Segment(0, 0, 0xFFFF, 0x9300))
+    ldtr: Segment = field(default_factory=lambda: Segment(0, 0, 0xFFFF, 0x8200))
+    tr: Segment = field(default_factory=lambda: Segment(0, 0, 0xFFFF, 0x8B00))
+    gdtr: DescriptorTable = field(default_factory=lambda: DescriptorTable(0, 0xFFFF))
+    idtr: DescriptorTable = field(default_factory=lambda: DescriptorTable(0, 0x3FF))
+    cr0: int = 0x60000010
+    cr2: int = 0
+    cr3: int = 0
+    cr4: int = 0
+    dr0: int = 0
+    dr1: int = 0
+    dr2: int = 0
+    dr3: int = 0
+    dr6: int = 0xFFFF0FF0
+    dr7: int = 0x400
+    efer: int = 0
+    star: int = 0
+    lstar: int = 0
+    cstar: int = 0
+    fmask: int = 0
+    kernel_gs_base: int = 0
+    sysenter_cs: int = 0
+    sysenter_esp: int = 0
+    sysenter_eip: int = 0
+    pat: int = 0x0007040600070406
+    tsc_aux: int = 0
+    misc_enable: int = 1
+    a20: bool = True
+    """The A20 gate: False forces bit 20 of every guest physical address to 0."""
+    interrupt_shadow: bool = False
+    """The instruction before was STI, MOV SS or POP SS: no interrupt before the next one."""
+    fpu: Fpu = field(default_factory=Fpu)
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level: SS.DPL in protected mode, 3 in virtual-8086 mode, 0 in real mode."""
+        if not self.cr0 & 1:
+            return 0
+        return 3 if self.rflags & (1 << 17) else self.ss.flags >> 13 & 3
+
+    def differences(self, other: "CpuState") -> dict[str, tuple[Any, Any]]:
+        """Each field whose value differs, with both values."""
+        return {
+            f.name: (getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+            if getattr(self, f.name) != getattr(other, f.name)
+        }
+
+    def __str__(self) -> str:
+        names = [f.name for f in fields(self)][:18]
+        rows = ["  ".join(f"{n:>6}={getattr(self, n):016x}" for n in names[i : i + 4]) for i in range(0, 18, 4)]
+        for name in ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"):
+            s = getattr(self, name)
+            rows.append(f"{name:>6}={s.selector:04x} base={s.base:016x} limit={s.limit:08x} flags={s.flags:06x}")
+        rows.append(
+            f"  gdtr={self.gdtr.base:016x}/{self.gdtr.limit:04x}  idtr={self.idtr.base:016x}/{self.idtr.limit:04x}"
+        )
+        rows.append(f"   cr0={self.cr0:08x} cr2={self.cr2:016x} cr3={self.cr3:016x} cr4={self.cr4:08x}")
+        rows.append(f"  efer={self.efer:x} cpl={self.cpl} a20={int(self.a20)}")
+        return "\n".join(rows)

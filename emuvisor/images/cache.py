@@ -1,0 +1,175 @@
+"""Where images live: a folder for each one in the user's cache, with a manifest of what is in it.
+
+<cache>/images/debian -> debian-3f0a...      the image in use; switched atomically
+<cache>/images/debian-3f0a.../manifest.json
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emuvisor.errors import HostError, ImageError
+
+__all__ = ["Image", "Recipe", "cache_folder", "find", "install", "list_images"]
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A guest that is ready to boot. `packages` maps the name of each source package to its version."""
+
+    name: str
+    path: Path
+    kernel: Path
+    initrd: Path | None
+    append: str
+    packages: Mapping[str, str]
+    size: int
+    """Bytes of all its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What `install` needs: the files by name, which of them boot, and where they came from."""
+
+    files: Mapping[str, bytes] = field(repr=False)
+    kernel: str
+    packages: Mapping[str, str]
+    initrd: str | None = None
+    append: str = ""
+
+
+def cache_folder() -> Path:
+    """$EMUVISOR_CACHE, else emuvisor/ in $XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("EMUVISOR_CACHE"):
+        return Path(own)
+    # The XDG specification ignores a relative path.
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "emuvisor"
+
+
+def images_folder() -> Path:
+    """The folder of all images, whether it exists or not."""
+    return cache_folder() / "images"
+
+
+def find(name: str) -> Image | None:
+    """The installed image `name`, or None.
+
+    Raises ImageError if its manifest is damaged or a file of it is missing or has another size.
+    """
+    folder = images_folder() / name
+    manifest = folder / MANIFEST
+    try:
+        data = json.loads(manifest.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{manifest}: damaged: {error}; pull the image again") from None
+    try:
+        return _read_manifest(name, folder, data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ImageError(f"{manifest}: damaged: {error!r}; pull the image again") from None
+
+
+def list_images() -> list[Image]:
+    """All installed images by name."""
+    folder = images_folder()
+    names = sorted(p.name for p in folder.iterdir() if p.is_symlink()) if folder.is_dir() else []
+    return [image for name in names if (image := find(name)) is not None]
+
+
+def install(name: str, recipe: Recipe) -> Image:
+    """Put the image into the cache, in place of an older one of its name, in one atomic step.
+
+    Raises HostError if the cache cannot be written.
+    """
+    try:
+        folder = images_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = json.dumps(_manifest(name, recipe), indent=2, sort_keys=True) + "\n"
+        target = folder / f"{name}-{hashlib.sha256(manifest.encode()).hexdigest()[:16]}"
+        with work_folder() as work:
+            built = work / "image"
+            built.mkdir()
+            for file_name, data in recipe.files.items():
+                (built / file_name).write_bytes(data)
+            (built / MANIFEST).write_text(manifest)
+            # A folder of this name holds this very image, unless it was damaged since.
+            if target.exists():
+                target.rename(work / "replaced")
+            built.rename(target)
+            link = work / "link"
+            link.symlink_to(target.name)
+            link.replace(folder / name)
+        _remove_others(folder, name, target)
+    except OSError as error:
+        raise HostError(f"cannot write the image cache {cache_folder()}: {error.strerror or error}") from None
+    image = find(name)
+    assert image is not None
+    return image
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """A temporary folder in the cache, so that what is built in it can be renamed into place."""
+    images_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=".work-", dir=images_folder(), ignore_cleanup_errors=True
+    ) as work:
+        yield Path(work)
+
+
+def _remove_others(folder: Path, name: str, keep: Path) -> None:
+    for old in folder.glob(f"{name}-*"):
+        # "debian-*" matches the image "debian-memtest" as well; only hashed names are folders of `name`.
+        if old != keep and not old.is_symlink() and "-" not in old.name.removeprefix(f"{name}-"):
+            with suppress(OSError):
+                shutil.rmtree(old)
+
+
+def _manifest(name: str, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "version": MANIFEST_VERSION,
+        "name": name,
+        "packages": dict(recipe.packages),
+        "kernel": recipe.kernel,
+        "initrd": recipe.initrd,
+        "append": recipe.append,
+        "files": {
+            file_name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for file_name, data in recipe.files.items()
+        },
+    }
+
+
+def _read_manifest(name: str, folder: Path, data: dict[str, Any]) -> Image:
+    if data["version"] != MANIFEST_VERSION:
+        raise ImageError(
+            f"{folder / MANIFEST}: version {data['version']!r} is not {MANIFEST_VERSION}; "
+            f"pull the image again"
+        )
+    for file_name, entry in data["files"].items():
+        file = folder / file_name
+        found = file.stat().st_size if file.is_file() else None
+        if found != entry["size"]:
+            state = "missing" if found is None else f"{found} bytes long instead of {entry['size']}"
+            raise ImageError(f"{file}: {state}; pull the image again")
+    return Image(
+        name=name,
+        path=folder,
+        kernel=folder / data["kernel"],
+        initrd=folder / data["initrd"] if data["initrd"] else None,
+        append=data["append"],
+        packages=dict(data["packages"]),
+        size=sum(entry["size"] for entry in data["files"].values()),
+    )

@@ -1,0 +1,133 @@
+"""The root file system of the `debian` image: busybox, virtio modules and an init that ends in a shell.
+
+It is not compressed: a guest reads memory faster than it unpacks.
+"""
+
+from collections.abc import Mapping
+
+from emuvisor.errors import ImageError
+from emuvisor.images import modules, poweroff
+from emuvisor.images.cpio import CpioWriter
+
+__all__ = ["BOOT_MARKER", "build"]
+
+BOOT_MARKER = "EMUVISOR-BOOT-OK"
+
+WANTED_MODULES = (
+    "virtio_ring",
+    "virtio",
+    "virtio_mmio",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "virtio_balloon",
+    "virtio_rng",
+    "vmw_vsock_virtio_transport",
+    "virtiofs",
+    "9pnet_virtio",
+    "9p",
+)
+"""Loaded in this order; those that a kernel lacks or has built in are left out."""
+
+OWN_PROGRAMS = frozenset({"init", "linuxrc", "busybox"})
+"""Applets that get no link: another program, or busybox itself, has the name or the job."""
+CONSOLE_DEVICE = (5, 1)
+
+INIT = f"""\
+#!/bin/busybox sh
+export PATH=/sbin:/bin HOME=/root TERM=${{TERM:-linux}} PS1='\\w # ' ENV=/etc/shell-functions
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /tmp
+hostname emuvisor
+/sbin/load-virtio
+echo {BOOT_MARKER}
+cd /root
+setsid cttyhack sh
+/sbin/poweroff
+"""
+
+SHELL_FUNCTIONS = """\
+# busybox's own are signals to an init that understands them.
+poweroff() { /sbin/poweroff; }
+halt() { busybox halt -f; }
+reboot() { sync; busybox reboot -f; }
+"""
+
+LOAD_VIRTIO = """\
+#!/bin/busybox sh
+# Load the virtio drivers if there is a virtio device: on the PCI bus, or announced by ACPI (LNRO0005).
+needed=
+for file in /sys/bus/pci/devices/*/vendor; do
+    [ -e "$file" ] && read -r vendor < "$file" && [ "$vendor" = 0x1af4 ] && needed=yes
+done
+[ -e /sys/bus/acpi/devices/LNRO0005:00 ] && needed=yes
+[ "$needed" ] || exit 0
+modules=/lib/modules/$(uname -r)
+while read -r module; do
+    insmod "$modules/$module"
+done < "$modules/modules.load"
+"""
+
+POWEROFF = """\
+#!/bin/busybox sh
+# Through the port first: it works without ACPI, too.
+sync
+/sbin/port-poweroff
+busybox poweroff -f
+busybox reboot -f
+"""
+
+
+def build(busybox: bytes, kernel_release: str, module_files: Mapping[str, bytes]) -> bytes:
+    """The initramfs as a cpio archive.
+
+    `module_files` maps paths below /lib/modules/`kernel_release` to file contents. Raises ImageError for a
+    busybox whose applets cannot be found.
+    """
+    cpio = CpioWriter()
+    for path in ("dev", "proc", "sys", "root"):
+        cpio.directory(path)
+    cpio.directory("tmp", 0o1777)
+    # The kernel opens it as init's standard input and output before init can mount devtmpfs.
+    cpio.character_device("dev/console", *CONSOLE_DEVICE)
+    cpio.file("init", INIT.encode(), 0o755)
+    cpio.file("etc/shell-functions", SHELL_FUNCTIONS.encode())
+    cpio.file("sbin/poweroff", POWEROFF.encode(), 0o755)
+    cpio.file("sbin/load-virtio", LOAD_VIRTIO.encode(), 0o755)
+    cpio.file("sbin/port-poweroff", poweroff.program(), 0o755)
+    cpio.file("bin/busybox", busybox, 0o755)
+    for applet in applets(busybox):
+        if applet not in OWN_PROGRAMS:
+            cpio.symlink(f"bin/{applet}", "busybox")
+    _add_modules(cpio, f"lib/modules/{kernel_release}", module_files)
+    return cpio.finish()
+
+
+def applets(busybox: bytes) -> list[str]:
+    """The names in busybox's own table: sorted, separated by NUL, ended by an empty one."""
+    start = busybox.find(b"\0[\0[[\0")
+    end = busybox.find(b"\0\0", start + 1)
+    if start < 0 or end < 0:
+        raise ImageError("busybox: no table of applets in it")
+    return busybox[start + 1 : end].decode("ascii", "replace").split("\0")
+
+
+def _add_modules(cpio: CpioWriter, folder: str, files: Mapping[str, bytes]) -> None:
+    available: dict[str, bytes] = {}
+    paths: dict[str, str] = {}
+    for path, data in sorted(files.items()):
+        name = modules.module_name(path)
+        if name is not None:
+            available[name] = modules.unpack_module(path, data)
+            paths[name] = path[: path.rindex(".ko")] + ".ko"
+    order = modules.load_order(WANTED_MODULES, available)
+    for name in order:
+        cpio.file(f"{folder}/{paths[name]}", available[name])
+    cpio.file(f"{folder}/modules.load", "".join(paths[name] + "\n" for name in order).encode())
+    cpio.file(f"{folder}/modules.dep", modules.modules_dep(order, available, paths).encode())

@@ -1,0 +1,126 @@
+"""The host's frames: all guests' memory is here, and never more of it than the limit."""
+
+import mmap
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emuvisor.errors import HostError, OutOfFrames, UsageError
+from emuvisor.memory.stage2 import MAX_FRAMES
+from emuvisor.units import PAGE_SIZE, format_size
+
+__all__ = ["FramePool", "FrameUsers"]
+
+_MAP_NORESERVE = 0x4000
+"""Linux's value; the mmap module has the name from Python 3.13 on only."""
+
+RESERVED = 1
+"""Frame 0 is all ones: what an instruction fetch from a hole finds. It is nobody's and not counted."""
+
+
+class FrameUsers(Protocol):
+    """Who must hear that a frame's content changed behind the CPUs' back: they may hold translated code of it."""
+
+    def changed(self, frame: int, offset: int, length: int, /) -> None:
+        """`length` bytes at `offset` of `frame` have changed, or the frame changed hands."""
+        ...
+
+
+class FramePool:
+    """`limit` bytes of host memory as frames of 4 KiB, taken one at a time.
+
+    The memory is reserved at once but costs nothing until touched, and goes back to the operating system when
+    a guest is gone. Raises UsageError for a limit that is no pool, HostError when the host refuses it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit // PAGE_SIZE
+        if self.limit < 1 or self.limit > MAX_FRAMES - RESERVED:
+            raise UsageError(
+                f"a frame pool of {format_size(limit)} is impossible; it has 4 KiB to "
+                f"{format_size(MAX_FRAMES * PAGE_SIZE)}"
+            )
+        total = self.limit + RESERVED
+        try:
+            self.memory = mmap.mmap(
+                -1, total * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+            )
+        except (OSError, ValueError) as error:
+            raise HostError(
+                f"the host does not give {format_size(total * PAGE_SIZE)} of address space: {error}"
+            ) from None
+        self.frames: NDArray[np.uint8] = np.frombuffer(self.memory, np.uint8).reshape(total, PAGE_SIZE)
+        self.fetched: NDArray[np.uint32] = np.zeros(total, np.uint32)
+        """Per frame, one bit per engine: it may hold translated code of the frame."""
+        self.references: NDArray[np.uint32] = np.zeros(total, np.uint32)
+        self.frames[0] = 0xFF
+        self.users: FrameUsers | None = None
+        self.reclaim: Callable[[int], None] | None = None
+        """Asked for a number of frames when there is none left, before anyone fails."""
+        self._free: list[int] = []
+        self._untouched = RESERVED
+        self._lock = threading.RLock()
+
+    @property
+    def used(self) -> int:
+        """Frames that someone refers to."""
+        return self._untouched - RESERVED - len(self._free)
+
+    @property
+    def free(self) -> int:
+        """Frames that can still be taken."""
+        return self.limit - self.used
+
+    def take(self) -> int:
+        """A frame full of zeros, with one reference. Raises OutOfFrames."""
+        with self._lock:
+            if not self.free and self.reclaim is not None:
+                self.reclaim(1)
+            if self._free:
+                frame = self._free.pop()
+                self.frames[frame] = 0
+            elif self._untouched < self.limit + RESERVED:
+                frame = self._untouched
+                self._untouched += 1
+            else:
+                raise OutOfFrames(
+                    f"all {self.limit} frames of the pool ({format_size(self.limit * PAGE_SIZE)}) are taken"
+                )
+            self.references[frame] = 1
+            return frame
+
+    def copy(self, frame: int) -> int:
+        """A frame of its own with the content of `frame`. Raises OutOfFrames."""
+        with self._lock:
+            new = self.take()
+            self.frames[new] = self.frames[frame]
+            return new
+
+    def share(self, frames: NDArray[np.uint32]) -> None:
+        """One more reference to each of `frames` (each at most once)."""
+        with self._lock:
+            self.references[frames] += 1
+
+    def release(self, frames: NDArray[np.uint32]) -> int:
+        """One reference less to each of `frames` (each at most once); returns how many became free."""
+        with self._lock:
+            self.references[frames] -= 1
+            gone = frames[self.references[frames] == 0]
+            if self.users is not None:
+                for frame in gone[self.fetched[gone] != 0].tolist():
+                    self.users.changed(frame, 0, PAGE_SIZE)
+            self._give_back(gone)
+            self._free.extend(gone.tolist())
+            return len(gone)
+
+    def _give_back(self, frames: NDArray[np.uint32]) -> None:
+        """Let the operating system have the memory of `frames`, in runs; single frames are kept for reuse."""
+        if len(frames) < 16:
+            return
+        ordered = np.sort(frames)
+        edges = np.flatnonzero(np.diff(ordered) != 1) + 1
+        for run in np.split(ordered, edges):
+            self.memory.madvise(mmap.MADV_DONTNEED, int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE)
