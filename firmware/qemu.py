@@ -23,7 +23,7 @@ def run(name: str, parameters: list[int], timeout_s: float = 60) -> subprocess.C
         disk.write_bytes(boot_disk(name, block))
         return subprocess.run(
             ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256"]
-            + ["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nodefaults"]
+            + ["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nodefaults", "-vga", "std"]
             + ["-drive", f"file={disk},format=raw", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -43,6 +43,8 @@ class Clock:
     """Nanoseconds since the guest was powered on, and the timers on it. Never goes backwards."""
 
     def __init__(self) -> None:
+        self.on_schedule: Callable[[int], None] | None = None
+        """Hears each deadline that is armed: who runs the guest may have to come back earlier."""
         self._queue: list[tuple[int, int, Timer]] = []
         self._next_ticket = 0
         self._compact_at = _COMPACT_MIN
@@ -65,6 +67,8 @@ class Clock:
         ticket = self._next_ticket
         self._next_ticket += 1
         heapq.heappush(self._queue, (deadline_ns, ticket, timer))
+        if self.on_schedule is not None:
+            self.on_schedule(deadline_ns)
         return ticket
 
     def next_deadline_ns(self) -> int | None:

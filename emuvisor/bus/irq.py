@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-__all__ = ["InterruptLine"]
+__all__ = ["InterruptLine", "SharedLine"]
 
 
 class InterruptLine:
@@ -26,3 +26,26 @@ class InterruptLine:
         self.set(False)
         self.set(True)
         self.set(False)
+
+
+class SharedLine:
+    """Several outputs wired to one input: it is high while any of them is."""
+
+    def __init__(self, line: InterruptLine) -> None:
+        self._line = line
+        self._high: set[int] = set()
+        self._count = 0
+
+    def input(self, name: str = "") -> InterruptLine:
+        """A line for one more output."""
+        number = self._count
+        self._count += 1
+
+        def sink(level: bool) -> None:
+            if level:
+                self._high.add(number)
+            else:
+                self._high.discard(number)
+            self._line.set(bool(self._high))
+
+        return InterruptLine(sink, name)

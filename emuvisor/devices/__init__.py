@@ -1,4 +1,4 @@
-"""The chips of a PC, one a file. None knows its address: `machine` attaches it to a bus and wires its pins.
+"""The chips of a PC, one a file. None knows its address: `machine` puts it on a bus and wires its pins.
 
     pic           8259A interrupt controllers, cascaded, with the edge/level registers
     pit           8254 timer (pit_counter: one counter of it); speaker: its gate at port 61h
@@ -12,6 +12,6 @@
                   disks: what one is, one in a file, one as the BIOS asks for it
 
 Collaborators (clock, interrupt lines, sinks, callbacks) are given at construction, and again to `restore`. All
-these chips are 8 bits wide: attach them with `width=1`, except for `shutdown.PowerManagementControl` (2) and
+these chips are 8 bits wide: attach them with `width=1`, but `shutdown.PowerManagementControl` (2) and
 `debug_exit.DebugExit` (4). Restore an interrupt controller before the devices that drive its lines.
 """

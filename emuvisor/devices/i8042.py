@@ -1,8 +1,8 @@
 """Intel 8042 keyboard controller of a PC, without a second (mouse) port.
 
 Source: IBM PC/AT Technical Reference, "Keyboard Controller"; command names of the PS/2 where they differ.
-Drivers learn that there is no second port from its interface test, which fails, and from its loopback, which is
-not marked.
+Drivers learn that there is no second port from its interface test, which fails, and from its loopback, which
+is not marked.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """PS/2 keyboard: what a host types, as scan codes; and the commands that a guest sends it.
 
 Source: IBM PS/2 Hardware Interface Technical Reference, "Keyboard" (101/102 keys). Scan code sets 1 and 2;
-keys do not repeat while they are held. The self-test code that a keyboard sends when it gets power is left out:
-every driver asks for it with a reset command.
+keys do not repeat while they are held. The self-test code that a keyboard sends when it gets power is left
+out: every driver asks for it with a reset command.
 """
 
 from collections import deque

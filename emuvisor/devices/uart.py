@@ -151,10 +151,10 @@ class NS16550A:
         """The transmitter has become empty, with its interrupt enabled, since IIR last showed it."""
 
     def reset(self) -> None:
-        """As the master reset does: divisor and scratch register stay, and so does input that waits."""
+        """As the master reset does: divisor and scratch register stay. Input that waits is dropped."""
         self._clear()
-        self._timer.cancel()
-        self._refill()
+        self.queue.clear()
+        self._received()
 
     @property
     def room(self) -> int:

@@ -481,6 +481,19 @@ static PyObject *vcpu_leave(PyObject *o, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *vcpu_shorten(PyObject *o, PyObject *arg)
+{
+    Vcpu *self = (Vcpu *)o;
+    const uint64_t end = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred())
+        return NULL;
+    if (end < self->v.budget_end) {
+        self->v.budget_end = end;
+        vcpu_attention(&self->v);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *vcpu_raise_nmi(PyObject *o, PyObject *unused)
 {
     Vcpu *self = (Vcpu *)o;
@@ -607,6 +620,13 @@ static PyObject *get_tsc(PyObject *o, void *unused)
     return PyLong_FromUnsignedLongLong(vcpu_tsc(&((Vcpu *)o)->v));
 }
 
+static PyObject *get_interrupts_enabled(PyObject *o, void *unused)
+{
+    const vcpu *v = &((Vcpu *)o)->v;
+    (void)unused;
+    return PyBool_FromLong(((v->loaded ? v->loaded->env : &v->env)->eflags & FL_IF) != 0);
+}
+
 static PyObject *get_interrupt(PyObject *o, void *unused)
 {
     (void)unused;
@@ -628,6 +648,7 @@ static int set_interrupt(PyObject *o, PyObject *value, void *unused)
 
 static PyGetSetDef vcpu_getset[] = {
     {"interrupt", get_interrupt, set_interrupt, "the level of the INTR pin", NULL},
+    {"interrupts_enabled", get_interrupts_enabled, NULL, "RFLAGS.IF", NULL},
     {"access", get_access, NULL, "the last port or MMIO access: (address, value, size, write, mmio)", NULL},
     {"error", get_error, NULL, "what the engine said with EXIT_ERROR", NULL},
     {"tsc", get_tsc, NULL, "the guest's time stamp counter, in ns of guest time", NULL},
@@ -650,6 +671,7 @@ static PyMethodDef vcpu_methods[] = {
     {"set_a20", vcpu_set_a20, METH_O, "set_a20(on)"},
     {"stop", vcpu_stop, METH_NOARGS, "stop(): make run return at the next block; any thread."},
     {"leave", vcpu_leave, METH_NOARGS, "leave(): from a port or MMIO handler, make run return behind this block."},
+    {"shorten", vcpu_shorten, METH_O, "shorten(work): from a handler, let the present run end at this work already."},
     {"raise_nmi", vcpu_raise_nmi, METH_NOARGS, "raise_nmi()"},
     {"counters", vcpu_counters, METH_NOARGS, "counters() -> dict"},
     {"set_breakpoints", vcpu_set_breakpoints, METH_O, "set_breakpoints([linear address, ...])"},

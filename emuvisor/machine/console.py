@@ -1,0 +1,104 @@
+"""A guest's serial console on the host's side: what it printed, and what people type."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Console", "Watch"]
+
+HISTORY = 256 * 1024
+"""Bytes of output that are kept; a guest that floods its console costs no more."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """A text to look for in the output; `callback` runs once, in the thread that runs the guest."""
+
+    pattern: bytes
+    callback: Callable[[], None]
+    tail: bytes = b""
+
+
+class Console:
+    """Output is kept (the last part of it), shown to `listeners` and searched for watched texts; input waits
+    until the guest takes it."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Callable[[bytes], None]] = []
+        self.written = 0
+        """Bytes of output so far."""
+        self._history = bytearray()
+        self._watches: list[Watch] = []
+        self._input: deque[bytes] = deque()
+
+    # ---- the guest's side ----
+
+    def write(self, data: bytes) -> None:
+        """The guest printed `data`."""
+        self.written += len(data)
+        self._history += data
+        if len(self._history) > 2 * HISTORY:
+            del self._history[:-HISTORY]
+        for listener in self.listeners:
+            listener(data)
+        if self._watches:
+            self._search(data)
+
+    def _search(self, data: bytes) -> None:
+        for watch in list(self._watches):
+            text = watch.tail + data
+            if watch.pattern in text:
+                self._watches.remove(watch)
+                watch.callback()
+            else:
+                watch.tail = text[-(len(watch.pattern) - 1) :] if len(watch.pattern) > 1 else b""
+
+    def pump(self, receive: Callable[[bytes], int]) -> bool:
+        """Offer waiting input to `receive`, which says how many bytes it took. True when some was taken."""
+        taken = False
+        while self._input:
+            data = self._input.popleft()
+            count = receive(data)
+            taken |= count > 0
+            if count < len(data):
+                self._input.appendleft(data[count:])
+                break
+        return taken
+
+    # ---- the host's side ----
+
+    def feed(self, data: bytes) -> None:
+        """Type `data`. Any thread."""
+        if data:
+            self._input.append(data)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether typed input still waits."""
+        return bool(self._input)
+
+    def watch(self, text: str | bytes, callback: Callable[[], None]) -> Watch:
+        """Call `callback` when `text` appears in what is printed from now on."""
+        pattern = text.encode() if isinstance(text, str) else text
+        watch = Watch(pattern, callback)
+        self._watches.append(watch)
+        return watch
+
+    def unwatch(self, watch: Watch) -> None:
+        """Look for it no more."""
+        if watch in self._watches:
+            self._watches.remove(watch)
+
+    @property
+    def text(self) -> str:
+        """The kept output as text; what is not UTF-8 shows as replacement characters."""
+        return bytes(self._history[-HISTORY:]).decode(errors="replace")
+
+    @property
+    def last_line(self) -> str:
+        """The last line that is not empty, without control characters."""
+        for line in reversed(bytes(self._history[-2000:]).decode(errors="replace").splitlines()):
+            clean = "".join(c for c in line if c.isprintable()).strip()
+            if clean:
+                return clean
+        return ""

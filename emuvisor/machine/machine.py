@@ -1,0 +1,247 @@
+"""One guest: a vCPU, memory and a board, built from a configuration and run slice by slice."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from types import SimpleNamespace
+
+from emuvisor.bus.clock import Clock, HostClock, VirtualClock
+from emuvisor.cpu.exits import Exit, ExitReason
+from emuvisor.cpu.models import DEFAULT_MODEL, cpu_model
+from emuvisor.cpu.pcpu import Pcpu
+from emuvisor.cpu.vcpu import Vcpu, bind
+from emuvisor.devices.blockdevice import BlockDevice
+from emuvisor.devices.rawdisk import RawDisk
+from emuvisor.errors import OutOfFrames
+from emuvisor.machine.boards.isa import IsaBoard, Wiring
+from emuvisor.machine.boot import boot_image
+from emuvisor.machine.config import DEFAULT_EPOCH_S, GuestConfig
+from emuvisor.machine.console import Console
+from emuvisor.machine.loaders.boot import Boot
+from emuvisor.machine.outcome import Ending, Outcome
+from emuvisor.memory import FramePool, GuestMemory
+
+__all__ = ["Activity", "Machine", "Readiness"]
+
+FIRST_HARD_DISK = 0x80
+FLAG_IF = 1 << 9
+
+
+class Readiness(Enum):
+    """What a guest can do next."""
+
+    RUNNABLE = "runnable"
+    IDLE = "idle"
+    """Halted; `Activity.wake_ns` says when a timer wakes it (host clock), None: only input can."""
+    STARVED = "starved"
+    """It wants a frame and the pool has none."""
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What came of a slice. `wake_ns` is on the guest's clock."""
+
+    readiness: Readiness
+    wake_ns: int | None = None
+
+
+_RUNNABLE = Activity(Readiness.RUNNABLE)
+_ENDED = Activity(Readiness.ENDED)
+_STARVED = Activity(Readiness.STARVED)
+
+
+class Machine:
+    """A guest built from `config`, its memory taken from `pool`.
+
+    `boot` puts it into the state after power-on; `run_slice` runs it for a while on a pCPU; `outcome` is set when it
+    has ended. One thread at a time. Raises ConfigError and ImageError for what cannot be built.
+    """
+
+    def __init__(self, config: GuestConfig, pool: FramePool) -> None:
+        self.config = config
+        self.model = cpu_model(config.cpu) if config.cpu else DEFAULT_MODEL
+        self.memory = GuestMemory(pool, config.memory_map.blocks)
+        self.consoles = [Console() for _ in range(config.serial_ports)]
+        self.debug = Console()
+        """What firmware printed to the debug console ports."""
+        self.outcome: Outcome | None = None
+        self.resets = 0
+        self.on_reset: Callable[[], None] | None = None
+        self._request: Outcome | None = None
+        self._reset_requested = False
+        self._disks: list[RawDisk] = []
+        self._boot: Boot | None = None
+
+        self.clock: Clock = HostClock() if config.clock == "host" else VirtualClock(lambda: self.vcpu.work)
+        self.clock.on_schedule = self._timer_armed
+        self.board = IsaBoard(self._wiring())
+        self.vcpu = Vcpu(
+            bind(self.memory),
+            SimpleNamespace(
+                port_read=self.board.ports.read,
+                port_write=self.board.ports.write,
+                mmio_read=self.board.mmio.read,
+                mmio_write=self.board.mmio.write,
+                cpuid=self.model.cpuid,
+                acknowledge=self.board.acknowledge,
+            ),
+        )
+        if isinstance(self.clock, HostClock):
+            self.vcpu.host_clock = True
+            self.vcpu.tsc_origin = time.monotonic_ns() - self.clock.now_ns()
+        if config.until is not None and self.consoles:
+            self.consoles[0].watch(config.until, lambda: self._end(Outcome(Ending.UNTIL)))
+
+    @property
+    def console(self) -> Console:
+        """The first serial port."""
+        return self.consoles[0]
+
+    def _wiring(self) -> Wiring:
+        config = self.config
+        epoch = config.epoch_s
+        if epoch is None:
+            epoch = int(time.time()) if config.clock == "host" else DEFAULT_EPOCH_S
+        self._disks = [RawDisk(disk.path, disk.readonly) for disk in config.disks]
+        drives: dict[int, BlockDevice] = {FIRST_HARD_DISK + n: disk for n, disk in enumerate(self._disks)}
+        return Wiring(
+            clock=self.clock,
+            memory=self.memory,
+            memory_map=config.memory_map,
+            epoch=datetime.fromtimestamp(epoch, UTC),
+            serial=[console.write for console in self.consoles],
+            drives=drives,
+            on_intr=self._intr,
+            on_a20=lambda enabled: self.vcpu.set_a20(enabled),
+            on_reset=self._reset_line,
+            on_shutdown=lambda: self._end(Outcome(Ending.POWER_OFF)),
+            on_exit=lambda code: self._end(Outcome(Ending.DEBUG_EXIT, code)),
+            on_debug=self.debug.write,
+        )
+
+    # ---- what devices ask of the machine ----
+
+    def _intr(self, level: bool) -> None:
+        self.vcpu.interrupt = level
+
+    def _end(self, outcome: Outcome) -> None:
+        self._request = outcome
+        self.vcpu.leave()
+
+    def _reset_line(self) -> None:
+        self._reset_requested = True
+        self.vcpu.leave()
+
+    def _timer_armed(self, deadline_ns: int) -> None:
+        self.vcpu.shorten(max(0, self.vcpu.work + deadline_ns - self.clock.now_ns()))
+
+    # ---- power ----
+
+    def boot(self) -> None:
+        """Power on: memory empty, the boot image loaded, the vCPU at its first instruction.
+
+        Raises ImageError, and OutOfFrames when the pool is too small for the image.
+        """
+        if self._boot is None:
+            self._boot = boot_image(self.config)
+        self.memory.reset()
+        self.board.reset()
+        for rom in self._boot.roms:
+            self.memory.add_rom(rom.gpa, rom.data)
+        for piece in self._boot.pieces:
+            self.memory.write(piece.gpa, piece.data)
+        self.vcpu.state = self._boot.state
+        self.outcome = self._request = None
+        self._reset_requested = False
+
+    def reset(self) -> None:
+        """Press the reset button: boot again."""
+        self.resets += 1
+        self.boot()
+        if self.on_reset is not None:
+            self.on_reset()
+
+    def close(self) -> None:
+        """Give memory and files back."""
+        self.memory.close()
+        for disk in self._disks:
+            disk.close()
+
+    # ---- running ----
+
+    def run_slice(self, pcpu: Pcpu, slice_work: int) -> Activity:
+        """Run for at most `slice_work` bytes of guest code and say what the guest can do next."""
+        if self.outcome is not None:
+            return _ENDED
+        self._pump_input()
+        self.clock.fire_due()
+        deadline = self.clock.next_deadline_ns()
+        budget = slice_work
+        if deadline is not None:
+            budget = max(1, min(budget, deadline - self.clock.now_ns()))
+        try:
+            result = pcpu.run(self.vcpu, budget)
+        except OutOfFrames:  # a device wanted to write to memory that the host cannot supply
+            return _STARVED
+        return self._after(result)
+
+    def _pump_input(self) -> None:
+        for console, uart in zip(self.consoles, self.board.uarts, strict=True):
+            if console.has_input:
+                console.pump(uart.receive)
+
+    def _after(self, result: Exit) -> Activity:
+        if self._request is not None:
+            return self._finish(self._request)
+        if self._reset_requested:
+            self._reset_requested = False
+            self.reset()
+            return _RUNNABLE
+        if result.reason is ExitReason.HALT:
+            return self._halted()
+        if result.reason is ExitReason.MEMORY:
+            return _STARVED
+        if result.reason is ExitReason.SHUTDOWN:
+            return self._finish(Outcome(Ending.SHUTDOWN, message=f"at RIP {self.vcpu.state.rip:#x}"))
+        if result.reason is ExitReason.ERROR:
+            return self._finish(Outcome(Ending.ENGINE, message=result.message))
+        return _RUNNABLE
+
+    def _finish(self, outcome: Outcome) -> Activity:
+        self.outcome = outcome
+        self._request = None
+        return _ENDED
+
+    def _halted(self) -> Activity:
+        if not self.vcpu.interrupts_enabled and not self.vcpu.nmi:
+            return self._finish(Outcome(Ending.HALTED, message="HLT with interrupts disabled"))
+        deadline = self.clock.next_deadline_ns()
+        if isinstance(self.clock, HostClock):
+            return Activity(Readiness.IDLE, deadline)
+        if self.consoles and self.console.has_input and self.board.uarts[0].room:
+            return _RUNNABLE
+        if deadline is None:
+            return Activity(Readiness.IDLE)
+        assert isinstance(self.clock, VirtualClock)
+        self.clock.skip(deadline - self.clock.now_ns())
+        self.vcpu.idle_ns = self.clock.skipped_ns
+        return _RUNNABLE
+
+    def run(self, pcpu: Pcpu, slice_work: int = 2_000_000, seconds: float | None = None) -> Outcome | None:
+        """Run in this thread until the guest ends; None when it waits for input that nobody gives, starves, or
+        `seconds` of host time are over."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while end is None or time.monotonic() < end:
+            activity = self.run_slice(pcpu, slice_work)
+            if activity.readiness is Readiness.ENDED:
+                return self.outcome
+            if activity.readiness is Readiness.STARVED:
+                return None
+            if activity.readiness is Readiness.IDLE:
+                if activity.wake_ns is None:
+                    return None
+                time.sleep(max(0, activity.wake_ns - self.clock.now_ns()) / 1e9)
+        return None

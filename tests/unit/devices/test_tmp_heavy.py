@@ -1,0 +1,185 @@
+"""What holds for every chip: it never raises, its values fit, and saving it changes nothing."""
+
+from typing import Any
+
+import pytest
+from device_rigs import KINDS, Rig, Wires
+from emuvisor.bus import saved
+from emuvisor.bus.device import SavedState
+from emuvisor.errors import SnapshotError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SMALL_NS = st.integers(0, 3_000_000)
+LONG_NS = st.integers(0, 3 * 86_400 * 10**9)
+
+Action = tuple[Any, ...]
+
+reads = st.tuples(st.just("read"), st.integers(0, 7), st.integers(0, 7), st.sampled_from([1, 1, 1, 2, 4]))
+writes = st.tuples(
+    st.just("write"),
+    st.integers(0, 7),
+    st.integers(0, 7),
+    st.sampled_from([1, 1, 1, 2, 4]),
+    st.integers(0, 0xFF) | st.integers(0, 2**32 - 1),
+)
+times = st.tuples(st.just("time"), SMALL_NS | LONG_NS)
+hosts = st.tuples(st.just("host"), st.integers(0, 31))
+actions = st.lists(reads | writes | times | hosts, max_size=150)
+
+
+def act(rig: Rig, action: Action) -> Any:
+    """Carry out one action; what the guest or the host sees of it."""
+    if action[0] == "time":
+        return rig.pass_ns(action[1])
+    if action[0] == "host":
+        return act_as_host(rig, action[1])
+    device, length = rig.ports[action[1] % len(rig.ports)]
+    offset = action[2] % length
+    size = min(action[3], length - offset)
+    size = 1 << size.bit_length() - 1
+    if action[0] == "read":
+        value = device.read(offset, size)
+        assert 0 <= value < 1 << 8 * size
+        return value
+    device.write(offset, action[4] & (1 << 8 * size) - 1, size)
+    return None
+
+
+def act_as_host(rig: Rig, number: int) -> Any:
+    """What comes from outside: input, keys, interrupt requests and acknowledges."""
+    if rig.kind == "uart":
+        return rig.chips["uart"].receive(bytes(range(number)))
+    if rig.kind == "i8042":
+        keyboard = rig.chips["keyboard"]
+        if number < 16:
+            return keyboard.type_text("Hello, World! 42"[:number])
+        keyboard.press(("KeyA", "Pause", "PrintScreen", "ArrowUp")[number % 4], bool(number & 4))
+    elif rig.kind == "pic":
+        pic = rig.chips["pic"]
+        if number == 2:
+            return pic.acknowledge()
+        irq = number % 16
+        if irq != 2:  # the cascade is not an input
+            pic.lines[irq].set(number < 16)
+    return None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=1200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(before=actions, after=actions)
+def test_saving_and_restoring_in_the_middle_changes_nothing(
+    kind: str, before: list[Action], after: list[Action]
+) -> None:
+    straight, broken = Rig(kind), Rig(kind)
+    for action in before:
+        assert act(straight, action) == act(broken, action)
+    broken = broken.restored()
+    assert broken.save() == straight.save()
+    assert broken.wires.log == straight.wires.log
+    for action in after:
+        assert act(straight, action) == act(broken, action)
+    assert broken.save() == straight.save()
+    assert broken.wires.log == straight.wires.log
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=1200, deadline=None)
+@given(before=actions)
+def test_reset_twice_is_reset_once(kind: str, before: list[Action]) -> None:
+    rig = Rig(kind)
+    for action in before:
+        act(rig, action)
+    for chip in rig.chips.values():
+        chip.reset()
+    first = rig.save()
+    for chip in rig.chips.values():
+        chip.reset()
+    assert rig.save() == first
+
+
+def allowed_values(kind: saved.Kind) -> st.SearchStrategy[Any]:
+    if isinstance(kind, saved.Flag):
+        return st.booleans()
+    if isinstance(kind, saved.Data):
+        return st.binary(min_size=kind.minimum, max_size=min(kind.maximum, kind.minimum + 40))
+    if isinstance(kind, saved.Numbers):
+        return st.lists(st.integers(0, kind.maximum), max_size=kind.length)
+    assert isinstance(kind, saved.Number)
+    numbers = st.integers(kind.minimum, kind.maximum)
+    return numbers | st.none() if kind.optional else numbers
+
+
+@st.composite
+def forged(draw: st.DrawFn, state: SavedState, kinds: dict[str, saved.Kind]) -> SavedState:
+    """`state` with other values that pass for saved ones."""
+    changed = dict(state)
+    for field, value in state.items():
+        if isinstance(value, dict):
+            changed[field] = draw(forged(value, kinds))
+        elif field in kinds and field != "text" and draw(st.booleans()):
+            changed[field] = draw(allowed_values(kinds[field]))
+    return changed
+
+
+def fields_of(chip: Any) -> dict[str, saved.Kind]:
+    """The field kinds of a chip's module, and of the modules that it takes parts from."""
+    import emuvisor.devices.pit_counter
+    import emuvisor.devices.shutdown
+
+    module = __import__(type(chip).__module__, fromlist=["_FIELDS"])
+    found = dict(getattr(module, "_FIELDS", {}))
+    found.update(emuvisor.devices.pit_counter._FIELDS)
+    found.update(emuvisor.devices.shutdown._SHUTDOWN_FIELDS)
+    found.update(getattr(module, "_FIELDS", {}))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=1200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), after=actions)
+def test_a_forged_state_that_is_accepted_never_makes_the_chip_raise(
+    kind: str, data: st.DataObject, after: list[Action]
+) -> None:
+    fresh = Rig(kind)
+    states = {
+        name: data.draw(forged(state, fields_of(fresh.chips[name]))) for name, state in fresh.save().items()
+    }
+    rig = Rig(kind, states, Wires())
+    for action in after:
+        act(rig, action)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_field_is_named(kind: str) -> None:
+    rig = Rig(kind)
+    for name, state in rig.save().items():
+        for field in state:
+            states = rig.save()
+            del states[name][field]
+            with pytest.raises(SnapshotError) as caught:
+                Rig(kind, states)
+            expected = "version" if field == "version" else "of device" if field == "device" else repr(field)
+            assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_field_of_the_wrong_type_is_named(kind: str) -> None:
+    rig = Rig(kind)
+    for name, state in rig.save().items():
+        for field in set(state) - {"device", "version"}:
+            states = rig.save()
+            states[name][field] = "nonsense"
+            with pytest.raises(SnapshotError, match=f"{field!r} is 'nonsense'; expected "):
+                Rig(kind, states)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_devices_state_and_a_newer_version_are_refused(kind: str) -> None:
+    rig = Rig(kind)
+    for name, state in rig.save().items():
+        for change in ({"device": "toaster"}, {"version": 2}, {"version": 0}, {"version": "1"}):
+            states = rig.save()
+            states[name] = {**state, **change}
+            with pytest.raises(SnapshotError):
+                Rig(kind, states)

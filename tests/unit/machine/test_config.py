@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emuvisor.errors import ConfigError
+from emuvisor.machine.config import (
+    DiskConfig,
+    FlatConfig,
+    GuestConfig,
+    KernelConfig,
+    from_mapping,
+    load_config,
+)
+
+KERNEL = {"kernel": {"path": "vmlinuz"}}
+
+
+def refused(data: dict, source: str = "guest.toml") -> str:
+    with pytest.raises(ConfigError) as error:
+        from_mapping(data, source)
+    return str(error.value)
+
+
+def test_everything_from_toml(tmp_path):
+    (tmp_path / "guest.toml").write_text("""
+        name = "debian-1"
+        memory = "512M"
+        cpu = "base"
+        vcpus = 1
+        clock = "host"
+        epoch_s = 2025-06-01T12:00:00Z
+        serial_ports = 2
+        until = "login:"
+        timeout_s = 60
+
+        [kernel]
+        path = "vmlinuz"
+        initrd = "/abs/initrd"
+        append = "quiet"
+        decompressor = "guest"
+
+        [[disks]]
+        path = "a.img"
+        readonly = true
+        [[disks]]
+        path = "b.img"
+    """)
+    assert load_config(tmp_path / "guest.toml") == GuestConfig(
+        name="debian-1",
+        memory=512 << 20,
+        cpu="base",
+        vcpus=1,
+        clock="host",
+        epoch_s=1748779200,
+        kernel=KernelConfig(tmp_path / "vmlinuz", Path("/abs/initrd"), "quiet", "guest"),
+        disks=(DiskConfig(tmp_path / "a.img", True), DiskConfig(tmp_path / "b.img")),
+        serial_ports=2,
+        until="login:",
+        timeout_s=60,
+    )
+
+
+def test_other_boot_sources():
+    flat = from_mapping({"flat": {"path": "x", "address": 0x7C00}}, "c", Path("/f"))
+    assert flat.flat == FlatConfig(Path("/f/x"), 0x7C00, "real16")
+    assert from_mapping({"firmware": "bios"}, "c", Path("/f")).firmware == Path("/f/bios")
+    assert from_mapping({"disks": [{"path": "d"}]}, "c", Path("/f")).disks == (DiskConfig(Path("/f/d")),)
+    assert from_mapping({**KERNEL, "memory": 1 << 20}, "c").memory_map.low_end == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "nothing to boot from: give one of kernel, flat, firmware and disks"),
+        ({**KERNEL, "firmware": "b"},
+         "kernel and firmware: a guest boots from one of kernel, flat and firmware"),
+        ({**KERNEL, "memroy": "1G"}, "unknown key 'memroy' in the top-level table; did you mean 'memory'?"),
+        ({"kernel": {"path": "k", "cmdline": ""}},
+         "unknown key 'cmdline' in [kernel]; known keys: path, initrd, append, decompressor"),
+        ({"disks": [{"path": "d"}, {"path": "e", "readonli": True}]},
+         "unknown key 'readonli' in [disks[1]]; did you mean 'readonly'?"),
+        ({"kernel": {}}, "kernel.path is missing"),
+        ({"flat": {"path": "x"}}, "flat.address is missing"),
+        ({"kernel": "vmlinuz"}, "kernel: 'vmlinuz' is not a table"),
+        ({"disks": {"path": "d"}}, "disks: {'path': 'd'} is not a list of tables"),
+        ({"disks": ["d"]}, "disks[0]: 'd' is not a table"),
+        ({"kernel": {"path": ""}}, "kernel.path: '' is not a path"),
+        ({"kernel": {"path": "k", "decompressor": "none"}},
+         "kernel.decompressor: 'none' is not one of host, guest"),
+        ({"flat": {"path": "x", "address": -1}}, "flat.address: -1 is negative"),
+        ({"flat": {"path": "x", "address": 0, "mode": "real"}},
+         "flat.mode: 'real' is not one of real16, protected32, long64"),
+        ({"flat": {"path": "x", "address": "0"}}, "flat.address: '0' is not a whole number"),
+        ({**KERNEL, "memory": "lots"},
+         "memory: 'lots' is not a size; write a whole number with K, M, G or T, such as 256M"),
+        ({**KERNEL, "memory": 1.5}, 'memory: 1.5 is not a size, such as "256M" or a number of bytes'),
+        ({**KERNEL, "memory": "4K"}, "memory: 4096 bytes (4 KiB) is outside 1 MiB to 512 GiB"),
+        ({**KERNEL, "vcpus": True}, "vcpus: True is not a whole number"),
+        ({**KERNEL, "vcpus": 2}, "vcpus: 2 is outside 1 to 1"),
+        ({**KERNEL, "serial_ports": 5}, "serial_ports: 5 is outside 0 to 4"),
+        ({**KERNEL, "clock": "wall"}, "clock: 'wall' is not one of virtual, host"),
+        ({**KERNEL, "name": "a b"}, "name: 'a b' is not 1 to 64 letters, digits, '-', '_' or '.'"),
+        ({**KERNEL, "name": "x" * 65}, f"name: '{'x' * 65}' is not 1 to 64 letters, digits, '-', '_' or '.'"),
+        ({**KERNEL, "until": ""}, "until: the text is empty"),
+        ({**KERNEL, "timeout_s": 0}, "timeout_s: 0 is not more than 0 and at most 31536000"),
+        ({**KERNEL, "timeout_s": float("nan")}, "timeout_s: nan is not more than 0 and at most 31536000"),
+        ({**KERNEL, "epoch_s": -1}, "epoch_s: -1 is outside 0 to 4102444799"),
+        ({**KERNEL, "epoch_s": "now"}, "epoch_s: 'now' is not seconds since 1970 or a date and time"),
+    ],
+)  # fmt: skip
+def test_refused(data, message):
+    assert refused(data) == f"guest.toml: {message}"
+
+
+def test_unreadable_files(tmp_path):
+    missing = tmp_path / "none.toml"
+    with pytest.raises(ConfigError) as error:
+        load_config(missing)
+    assert str(error.value) == f"{missing}: cannot be read: No such file or directory"
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(ConfigError) as error:
+        load_config(broken)
+    assert str(error.value) == f"{broken}: not TOML: Invalid value (at end of document)"
+    broken.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not TOML: 'utf-8' codec"):
+        load_config(broken)
+    broken.write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(ConfigError) as error:
+        load_config(broken)
+    assert str(error.value) == f"{broken}: larger than 1048576 bytes"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=6), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = st.sampled_from(sorted(GuestConfig.__dataclass_fields__)) | st.text(max_size=6)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
+@settings(deadline=None, derandomize=True, max_examples=150)
+def test_any_mapping_is_read_or_refused_by_name(data):
+    try:
+        assert isinstance(from_mapping(data, "fuzz"), GuestConfig)
+    except ConfigError as error:
+        assert str(error).startswith("fuzz: ")
+
+
+def test_number_too_long_to_print():
+    assert refused({**KERNEL, "vcpus": 16**5000}).startswith("guest.toml: Exceeds the limit")
