@@ -118,10 +118,14 @@ class CpuState:
 
     def __str__(self) -> str:
         names = [f.name for f in fields(self)][:18]
-        rows = ["  ".join(f"{n:>6}={getattr(self, n):016x}" for n in names[i : i + 4]) for i in range(0, 18, 4)]
+        rows = [
+            "  ".join(f"{n:>6}={getattr(self, n):016x}" for n in names[i : i + 4]) for i in range(0, 18, 4)
+        ]
         for name in ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"):
             s = getattr(self, name)
-            rows.append(f"{name:>6}={s.selector:04x} base={s.base:016x} limit={s.limit:08x} flags={s.flags:06x}")
+            rows.append(
+                f"{name:>6}={s.selector:04x} base={s.base:016x} limit={s.limit:08x} flags={s.flags:06x}"
+            )
         rows.append(
             f"  gdtr={self.gdtr.base:016x}/{self.gdtr.limit:04x}  idtr={self.idtr.base:016x}/{self.idtr.limit:04x}"
         )

@@ -53,6 +53,7 @@ _FIELDS: Fields = {
     "origin": TIME,
     "held": OPTIONAL_TIME,
     "reload_tick": OPTIONAL_TIME,
+    "retriggered": Flag(),
     "read_high": Flag(),
     "latched_count": Number(0xFFFF, optional=True),
     "latched_status": Number(0xFF, optional=True),
@@ -88,6 +89,8 @@ class Counter:
         self.origin = 0
         self.held: int | None = None
         self.reload_tick: int | None = None
+        self.retriggered = False
+        """The trigger came while the output was low, which then stays low until the load."""
         self.read_high = False
         self.latched_count: int | None = None
         self.latched_status: int | None = None
@@ -147,6 +150,7 @@ class Counter:
             if self.mode not in TRIGGERED:
                 self.held = elapsed
         elif self.mode in TRIGGERED or self.mode in PERIODIC:
+            self.retriggered = self.mode in TRIGGERED and not self.output(tick)
             self._load(tick)
         elif self.held is not None:
             self.origin = tick - self.held
@@ -159,7 +163,7 @@ class Counter:
         if self.mode == INTERRUPT_ON_TERMINAL_COUNT:
             return self.period > 0 and elapsed >= self.period
         if not self.period or elapsed < 0:
-            return True
+            return not self.retriggered
         if self.mode == ONE_SHOT:
             return elapsed >= self.period
         if self.mode in PERIODIC and not self.gate:

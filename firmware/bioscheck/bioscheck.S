@@ -457,6 +457,7 @@ map_done:
         mov     dx, PM1_CONTROL
         mov     ax, PM1_POWER_OFF
         out     dx, ax
+        jmp     2f
 1:      mov     al, 1
         out     DEBUG_EXIT, al
 2:      cli

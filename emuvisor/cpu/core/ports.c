@@ -18,7 +18,7 @@ static enum step read_map(delivery *d, uint16_t port, unsigned size, bool *allow
     if (offset + sizeof bits - 1 > tss->limit)
         return STEP_OK;
     TRY(read_system(d, tss->base + offset, &bits, sizeof bits));
-    *allowed = !(bits >> (port & 7) & ((1u << size) - 1));
+    *allowed = !((unsigned)bits >> (port & 7) & ((1u << size) - 1));
     return STEP_OK;
 }
 

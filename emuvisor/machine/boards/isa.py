@@ -102,9 +102,7 @@ class IsaBoard:
         self.rtc = MC146818(clock=w.clock, irq=irq[IRQ_RTC], epoch=w.epoch)
         self.a20 = A20Gate(w.on_a20)
         self.keyboard = Keyboard()
-        self.i8042 = I8042(
-            keyboard=self.keyboard, irq=irq[IRQ_KEYBOARD], a20=self.a20, on_reset=w.on_reset
-        )
+        self.i8042 = I8042(keyboard=self.keyboard, irq=irq[IRQ_KEYBOARD], a20=self.a20, on_reset=w.on_reset)
         self.port92 = Port92(a20=self.a20, on_reset=w.on_reset)
         self.post = PostPort()
         self.debug_console = DebugConsole(sink=w.on_debug)
@@ -137,7 +135,9 @@ class IsaBoard:
     def _serial_ports(self, w: Wiring) -> list[NS16550A]:
         shared = {irq: SharedLine(self.pic.lines[irq]) for irq in set(IRQ_COM)}
         return [
-            NS16550A(name=f"COM{n + 1}", clock=w.clock, irq=shared[IRQ_COM[n]].input(f"COM{n + 1}"), sink=sink)
+            NS16550A(
+                name=f"COM{n + 1}", clock=w.clock, irq=shared[IRQ_COM[n]].input(f"COM{n + 1}"), sink=sink
+            )
             for n, sink in enumerate(w.serial)
         ]
 

@@ -78,7 +78,7 @@ def find_header(name: str, data: bytes) -> MultibootHeader | None:
                 addresses = None
                 if flags & AOUT_KLUDGE:
                     raw = Reader(name, data).take(
-                        offset + BASIC_HEADER.size, ADDRESS_FIELDS.size, "the multiboot address fields"
+                        offset + BASIC_HEADER.size, ADDRESS_FIELDS.size, "the multiboot address block"
                     )
                     addresses = ADDRESS_FIELDS.unpack(raw)
                 return MultibootHeader(offset, flags, addresses)

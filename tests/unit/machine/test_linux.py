@@ -161,19 +161,20 @@ PAYLOAD = PACKERS["gzip"](vmlinux())
     [
         (b"", "vmlinuz: not a kernel that emuvisor knows (0 bytes, beginning with nothing): no bzImage "
               '("HdrS" at 0x202), no multiboot header in the first 8 KiB, no ELF'),
-        (bzimage(PAYLOAD)[:0x210], "vmlinuz: truncated: loadflags needs bytes 0x211..0x211, the file has 0x210"),
+        (bzimage(PAYLOAD)[:0x210],
+         "vmlinuz: truncated: loadflags needs bytes 0x211..0x211, the file has 0x210"),
         (bzimage(version=0x201), "vmlinuz: boot protocol 2.01 is older than 2.02"),
         (bzimage(loadflags=0), "vmlinuz: a zImage (loadflags lacks LOADED_HIGH); only bzImages are loaded"),
         (bzimage(PAYLOAD)[:1500],
-         f"vmlinuz: truncated: setup_sects and syssize announce {1024 + -(-(1024 + len(PAYLOAD)) // 16) * 16} "
-         "bytes, the file has 1500"),
+         "vmlinuz: truncated: setup_sects and syssize announce "
+         f"{1024 + -(-(1024 + len(PAYLOAD)) // 16) * 16} bytes, the file has 1500"),
         (bzimage(PAYLOAD, payload_length=0x7FFFFFFF),
          "vmlinuz: truncated: the kernel payload needs bytes 0x800..0x800007fe, "
          f"the file has {len(bzimage(PAYLOAD)):#x}"),
         (bzimage(b"rubbish"), "vmlinuz: the kernel payload begins with 72 75 62 62 69 73, which is none of "
                               "gzip, bzip2, lzma, xz, lz4, zstd"),
-        (bzimage(b"\x89LZO...."), "vmlinuz: the kernel is packed with lzo, which is not unpacked on the host; "
-                                  'use decompressor = "guest"'),
+        (bzimage(b"\x89LZO...."), "vmlinuz: the kernel is packed with lzo, which is not unpacked "
+                                  'on the host; use decompressor = "guest"'),
         (bzimage(PACKERS["gzip"](b"not an ELF")),
          "vmlinuz (unpacked): not an ELF file: it begins with 6e 6f 74 20"),
         (bzimage(PAYLOAD, init_size=0x80000000),
@@ -183,7 +184,6 @@ PAYLOAD = PACKERS["gzip"](vmlinux())
          "vmlinuz: kernel at 0x100000..0x800fffff is outside the guest's usable RAM "
          "(0x0..0x9fbff, 0x100000..0x3ffffff)"),
     ],
-    ids=["empty", "header", "old", "zimage", "truncated", "payload", "unknown", "lzo", "no-elf", "init", "ram"],
 )  # fmt: skip
 def test_malformed(image, message, memory):
     assert refused(image, memory) == message
@@ -191,7 +191,8 @@ def test_malformed(image, message, memory):
 
 def test_what_comes_with_the_kernel_must_fit(memory):
     assert refused(bzimage(), memory, Extras(initrd=bytes(60 << 20))) == (
-        "vmlinuz: the initrd has 62914560 bytes, 49283072 are free between the kernel's end 0x1100000 and 0x4000000"
+        "vmlinuz: the initrd has 62914560 bytes, 49283072 are free between the kernel's end 0x1100000 "
+        "and 0x4000000"
     )
     assert refused(bzimage(), memory, Extras(cmdline="a\0b")) == (
         "vmlinuz: the command line has a NUL character at position 1"

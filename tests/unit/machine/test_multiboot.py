@@ -88,7 +88,8 @@ def addresses(**changes: int) -> bytes:
         (multiboot(0x10008), "k: the multiboot header requires unknown features (flags 0x8)"),
         (
             addresses(load_addr=0x90000),
-            "k: multiboot load_addr 0x90000 does not fit header_addr 0x10000c of the header at file offset 0xc",
+            "k: multiboot load_addr 0x90000 does not fit header_addr 0x10000c of the header "
+            "at file offset 0xc",
         ),
         (
             addresses(load_end_addr=0x100000),
@@ -96,12 +97,13 @@ def addresses(**changes: int) -> bytes:
         ),
         (
             addresses(load_end_addr=0x200000),
-            "k: truncated: the part from load_addr to load_end_addr needs bytes 0x0..0xfffff, the file has 0x6c",
+            "k: truncated: the part from load_addr to load_end_addr needs bytes 0x0..0xfffff, "
+            "the file has 0x6c",
         ),
         (addresses(entry_addr=0x200000), "k: the entry 0x200000 is in no loaded part"),
         (
             multiboot()[:30],
-            "k: truncated: the multiboot address fields needs bytes 0x18..0x2b, the file has 0x1e",
+            "k: truncated: the multiboot address block needs bytes 0x18..0x2b, the file has 0x1e",
         ),
         (
             multiboot(load=0x10000),

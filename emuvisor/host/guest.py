@@ -1,0 +1,158 @@
+"""A guest as people handle it: a machine with a name, a state and a life."""
+
+import threading
+from typing import TYPE_CHECKING
+
+from emuvisor.host.states import GuestState, require
+from emuvisor.host.statistics import GuestStatistics
+from emuvisor.machine.config import GuestConfig
+from emuvisor.machine.console import Console
+from emuvisor.machine.machine import Machine
+from emuvisor.machine.outcome import Outcome
+
+if TYPE_CHECKING:
+    from emuvisor.host.host import Host
+
+__all__ = ["Guest"]
+
+
+class Guest:
+    """Made by `Host.create`. Its methods may be called from any thread but the guest's own callbacks.
+
+    An operation in the wrong state raises StateError naming guest, state and what is needed.
+    """
+
+    def __init__(self, host: "Host", config: GuestConfig) -> None:
+        self.host = host
+        self.config = config
+        self.name = config.name
+        self.machine = Machine(config, host.pool)
+        self.state = GuestState.DEFINED
+        self.reason = ""
+        """Why it is in this state."""
+        self.outcome: Outcome | None = None
+        """How the last run ended."""
+        self.pcpu: int | None = None
+        """The pCPU that ran it last."""
+        self.on_pcpu = False
+        self.wake_at: float | None = None
+        """Idle until then (time.monotonic seconds)."""
+        self.cpu_ns = 0
+        self.waited_ns = 0
+        self.queued_at = 0
+        self.slices = 0
+
+    # ---- life ----
+
+    def start(self) -> None:
+        """Power on. Raises ImageError for what it should boot, OutOfFrames when that does not fit the pool."""
+        with self.host.lock:
+            require(self.name, self.state, (GuestState.DEFINED, GuestState.CRASHED), "start")
+            self.machine.boot()
+            self.outcome = None
+            self.host.make_runnable(self, "started")
+
+    def pause(self) -> None:
+        """Stop it where it is."""
+        with self.host.lock:
+            require(self.name, self.state, (GuestState.RUNNING,), "pause")
+            self.host.take_off(self)
+            if self.state is GuestState.RUNNING:  # it may have ended meanwhile
+                self.host.set_state(self, GuestState.PAUSED, "paused")
+
+    def resume(self) -> None:
+        """Let a paused guest go on."""
+        with self.host.lock:
+            require(self.name, self.state, (GuestState.PAUSED,), "resume")
+            self.machine.outcome = self.outcome = None
+            self.host.make_runnable(self, "resumed")
+
+    def stop(self) -> None:
+        """Switch it off at once, as by pulling the plug."""
+        with self.host.lock:
+            require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "stop")
+            self.host.take_off(self)
+            if self.state in (GuestState.RUNNING, GuestState.PAUSED):
+                self.machine.memory.reset()
+                self.host.set_state(self, GuestState.DEFINED, "stopped")
+
+    def reset(self) -> None:
+        """Press the reset button."""
+        with self.host.lock:
+            require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "reset")
+            running = self.state is GuestState.RUNNING
+            self.host.take_off(self)
+            self.machine.reset()
+            self.outcome = None
+            if running:
+                self.host.make_runnable(self, "reset")
+
+    def delete(self) -> int:
+        """Remove it and give its memory back; returns how many frames became free."""
+        with self.host.lock:
+            if self.state is GuestState.GONE:
+                return 0
+            self.host.take_off(self)
+            return self.host.forget(self)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it does not run any more. False when `timeout_s` passed first."""
+        with self.host.lock:
+            return self.host.lock.wait_for(lambda: self.state is not GuestState.RUNNING, timeout_s)
+
+    # ---- console ----
+
+    @property
+    def console(self) -> Console:
+        """The first serial port."""
+        return self.machine.console
+
+    @property
+    def console_waits(self) -> bool:
+        """Whether typed input waits that the guest could take now."""
+        uarts = self.machine.board.uarts
+        return any(c.has_input and u.room for c, u in zip(self.machine.consoles, uarts, strict=True))
+
+    def type(self, text: str) -> None:
+        """Type `text` on the console."""
+        self.console.feed(text.encode())
+        with self.host.lock:
+            self.host.wake(self)
+
+    def expect(self, text: str, timeout_s: float = 60, send: str = "") -> bool:
+        """Type `send`, then wait until `text` is printed behind it. False when `timeout_s` passed or the guest
+        ended first."""
+        seen = threading.Event()
+
+        def found() -> None:
+            seen.set()
+            with self.host.lock:
+                self.host.lock.notify_all()
+
+        watch = self.console.watch(text, found)
+        if send:
+            self.type(send)
+        with self.host.lock:
+            self.host.lock.wait_for(lambda: seen.is_set() or self.state is not GuestState.RUNNING, timeout_s)
+        self.console.unwatch(watch)
+        return seen.is_set()
+
+    # ---- numbers ----
+
+    def statistics(self) -> GuestStatistics:
+        """What it has used so far."""
+        machine = self.machine
+        return GuestStatistics(
+            name=self.name,
+            state=self.state,
+            reason=self.reason,
+            retired=machine.vcpu.work,
+            guest_ns=machine.vcpu.work + machine.vcpu.idle_ns,
+            cpu_ns=self.cpu_ns,
+            waited_ns=self.waited_ns,
+            slices=self.slices,
+            frames=machine.memory.census(),
+            exits=machine.vcpu.counters(),
+            console_bytes=sum(console.written for console in machine.consoles),
+            last_line=machine.console.last_line if machine.consoles else "",
+        )

@@ -1,0 +1,218 @@
+"""The host: a frame pool, a few pCPU threads, and the guests that take turns on them."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from emuvisor.cpu.models import CpuModel
+from emuvisor.cpu.pcpu import Pcpu
+from emuvisor.errors import UsageError
+from emuvisor.host.guest import Guest
+from emuvisor.host.run_queue import RunQueue
+from emuvisor.host.states import Event, GuestState
+from emuvisor.machine.config import GuestConfig
+from emuvisor.machine.machine import Activity, Readiness
+from emuvisor.machine.outcome import CRASHES, Ending, Outcome
+from emuvisor.memory import FramePool
+from emuvisor.units import GIB
+
+__all__ = ["DEFAULT_SLICE", "Host"]
+
+DEFAULT_SLICE = 4_000_000
+"""Bytes of guest code that a guest runs before the next one's turn: 1 to 3 ms of host time."""
+MAX_PCPUS = 32
+MAX_EVENTS = 1000
+
+
+class Host:
+    """`memory` bytes for all guests together, and `pcpus` threads that run them `slice_work` bytes of code at a time.
+
+    Use it as a context manager, or call `close`. Guests run until they end, are paused or stopped. Raises UsageError
+    for impossible numbers, EngineError without a usable Unicorn.
+    """
+
+    def __init__(self, memory: int = GIB, pcpus: int = 1, slice_work: int = DEFAULT_SLICE) -> None:
+        if not 1 <= pcpus <= MAX_PCPUS:
+            raise UsageError(f"a host has 1 to {MAX_PCPUS} pCPUs, not {pcpus}")
+        if slice_work < 1:
+            raise UsageError(f"a slice of {slice_work} bytes of code is none")
+        self.pool = FramePool(memory)
+        self.pcpus = pcpus
+        self.slice_work = slice_work
+        self.guests: dict[str, Guest] = {}
+        self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self.listeners: list[Callable[[Event], None]] = []
+        self.lock = threading.Condition(threading.RLock())
+        """Guards everything here; notified at every change of a guest's state."""
+        self._queue = RunQueue(pcpus)
+        self._idle: set[str] = set()
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def create(self, config: GuestConfig) -> Guest:
+        """A guest by `config`, not started. Raises UsageError when its name is taken."""
+        with self.lock:
+            if config.name in self.guests:
+                raise UsageError(f"there is a guest {config.name!r} already")
+            guest = Guest(self, config)
+            self.guests[config.name] = guest
+            return guest
+
+    def close(self) -> None:
+        """End the threads and give all memory back. Guests that run are stopped where they are."""
+        with self.lock:
+            self._closing = True
+            for guest in self.guests.values():
+                guest.machine.vcpu.stop()
+            self.lock.notify_all()
+        for thread in self._threads:
+            thread.join()
+        with self.lock:
+            for guest in list(self.guests.values()):
+                self.forget(guest)
+
+    # ---- for Guest: all under the lock ----
+
+    def set_state(self, guest: Guest, state: GuestState, reason: str) -> None:
+        """Enter `state` and tell the listeners."""
+        event = Event(time.time(), guest.name, guest.state, state, reason)
+        guest.state = state
+        guest.reason = reason
+        self.events.append(event)
+        for listener in self.listeners:
+            listener(event)
+        self.lock.notify_all()
+
+    def make_runnable(self, guest: Guest, reason: str) -> None:
+        """Enter the running state and a run queue."""
+        self.set_state(guest, GuestState.RUNNING, reason)
+        self._enqueue(guest)
+        if not self._threads:
+            for number in range(self.pcpus):
+                thread = threading.Thread(
+                    target=self._pcpu_thread, args=(number,), name=f"pcpu{number}", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+
+    def _enqueue(self, guest: Guest) -> None:
+        guest.wake_at = None
+        guest.queued_at = time.perf_counter_ns()
+        self._idle.discard(guest.name)
+        self._queue.add(guest.name, guest.pcpu)
+        self.lock.notify_all()
+
+    def take_off(self, guest: Guest) -> None:
+        """Out of the queues, and off its pCPU if it is on one."""
+        while guest.on_pcpu:
+            guest.machine.vcpu.stop()
+            self.lock.wait()
+        self._queue.remove(guest.name)
+        self._idle.discard(guest.name)
+
+    def wake(self, guest: Guest) -> None:
+        """Something happened that an idle guest may have been waiting for."""
+        if guest.name in self._idle:
+            self._enqueue(guest)
+
+    def forget(self, guest: Guest) -> int:
+        """Remove it from the host; returns the frames that became free."""
+        free = self.pool.free
+        guest.machine.close()
+        self.guests.pop(guest.name, None)
+        self.set_state(guest, GuestState.GONE, "deleted")
+        return self.pool.free - free
+
+    # ---- the pCPU threads ----
+
+    def _pcpu_thread(self, number: int) -> None:
+        engines: dict[int, Pcpu] = {}
+        while (guest := self._next(number)) is not None:
+            activity: Activity | None = None
+            failure = ""
+            start = time.perf_counter_ns()
+            guest.waited_ns += start - guest.queued_at
+            try:
+                engine = self._engine(engines, guest.machine.model)
+                activity = guest.machine.run_slice(engine, self.slice_work)
+            except Exception as error:  # a device failed: its guest is lost, the others are not
+                failure = f"{type(error).__name__}: {error}"
+            guest.cpu_ns += time.perf_counter_ns() - start
+            guest.slices += 1
+            with self.lock:
+                guest.on_pcpu = False
+                if activity is None:
+                    self._ended(guest, Outcome(Ending.ENGINE, message=failure))
+                else:
+                    self._put_back(guest, activity)
+                self.lock.notify_all()
+
+    def _engine(self, engines: dict[int, Pcpu], model: CpuModel) -> Pcpu:
+        """This thread's engine with the instructions of `model`."""
+        if model.engine not in engines:
+            engines[model.engine] = Pcpu(self.pool, model)
+        return engines[model.engine]
+
+    def _next(self, number: int) -> Guest | None:
+        """The guest to run now on pCPU `number`; waits for one. None when the host closes."""
+        with self.lock:
+            while not self._closing:
+                wait = self._wake_sleepers()
+                name = self._queue.pick(number)
+                if name is not None:
+                    guest = self.guests[name]
+                    guest.pcpu = number
+                    guest.on_pcpu = True
+                    return guest
+                self.lock.wait(wait)
+            return None
+
+    def _wake_sleepers(self) -> float | None:
+        """Queue the idle guests whose time has come; returns the seconds until the next one's."""
+        now = time.monotonic()
+        nearest: float | None = None
+        for name in list(self._idle):
+            wake_at = self.guests[name].wake_at
+            if wake_at is None:
+                continue
+            if wake_at <= now:
+                self._enqueue(self.guests[name])
+            elif nearest is None or wake_at < nearest:
+                nearest = wake_at
+        return None if nearest is None else nearest - now
+
+    def _put_back(self, guest: Guest, activity: Activity) -> None:
+        if activity.readiness is Readiness.ENDED:
+            assert guest.machine.outcome is not None
+            self._ended(guest, guest.machine.outcome)
+        elif activity.readiness is Readiness.STARVED:
+            self.set_state(
+                guest, GuestState.PAUSED, f"no memory: all {self.pool.limit} frames of the host are taken"
+            )
+        elif activity.readiness is Readiness.RUNNABLE or guest.console_waits:
+            self._enqueue(guest)
+        else:
+            self._idle.add(guest.name)
+            if activity.wake_ns is not None:
+                delay_ns = max(0, activity.wake_ns - guest.machine.clock.now_ns())
+                guest.wake_at = time.monotonic() + delay_ns / 1e9
+
+    def _ended(self, guest: Guest, outcome: Outcome) -> None:
+        guest.outcome = outcome
+        if outcome.ending is Ending.UNTIL:
+            self.set_state(guest, GuestState.PAUSED, str(outcome))
+        elif outcome.ending in CRASHES:
+            self.set_state(guest, GuestState.CRASHED, str(outcome))
+        else:
+            self.set_state(guest, GuestState.DEFINED, str(outcome))

@@ -1,0 +1,186 @@
+import pytest
+from emuvisor.bus.clock import HostClock, Timer, VirtualClock
+
+
+class Log:
+    """Timers on one clock that write down when they fire."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.fired: list[tuple[str, int]] = []
+
+    def timer(self, name: str) -> Timer:
+        return self.clock.timer(lambda deadline_ns: self.fired.append((name, deadline_ns)), name)
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def test_virtual_time_is_retired_work_and_skipped_idle_time() -> None:
+    retired = [0]
+    clock = VirtualClock(lambda: retired[0])
+    assert clock.now_ns() == 0
+    retired[0] = 70
+    clock.skip(30)
+    clock.skip(-1)  # time never goes backwards
+    assert clock.now_ns() == 100
+
+
+def test_host_time_counts_from_its_origin() -> None:
+    host = [5_000]
+    clock = HostClock(lambda: host[0], origin_ns=200)
+    assert clock.now_ns() == 200
+    host[0] = 5_700
+    assert clock.now_ns() == 900
+
+
+def test_a_clock_has_to_say_what_time_it_is() -> None:
+    from emuvisor.bus.clock import Clock
+
+    with pytest.raises(NotImplementedError):
+        Clock().now_ns()
+
+
+def test_timers_fire_by_deadline_then_by_arming(log: Log) -> None:
+    a, b, c, d = (log.timer(name) for name in "abcd")
+    c.arm(20)
+    a.arm(10)
+    d.arm(20)
+    b.arm(15)
+    assert log.clock.next_deadline_ns() == 10
+    log.clock.skip(19)
+    assert log.clock.fire_due() == 2
+    log.clock.skip(1)
+    assert log.clock.fire_due() == 2
+    assert log.fired == [("a", 10), ("b", 15), ("c", 20), ("d", 20)]
+    assert log.clock.next_deadline_ns() is None
+    assert log.clock.fire_due() == 0
+
+
+def test_arming_again_replaces_the_earlier_deadline(log: Log) -> None:
+    timer = log.timer("a")
+    timer.arm(10)
+    timer.arm(30)
+    timer.arm(20)
+    assert log.clock.next_deadline_ns() == 20
+    log.clock.skip(100)
+    assert log.clock.fire_due() == 1
+    assert log.fired == [("a", 20)]
+
+
+def test_arming_twice_for_the_same_time_fires_once(log: Log) -> None:
+    timer = log.timer("a")
+    timer.arm(10)
+    timer.arm(10)
+    log.clock.skip(10)
+    assert log.clock.fire_due() == 1
+    timer.arm(10)
+    assert log.clock.fire_due() == 1
+
+
+def test_a_cancelled_timer_does_not_fire(log: Log) -> None:
+    timer = log.timer("a")
+    timer.arm(10)
+    timer.cancel()
+    assert timer.deadline_ns is None
+    assert log.clock.next_deadline_ns() is None
+    log.clock.skip(10)
+    assert log.clock.fire_due() == 0
+
+
+def test_a_callback_may_arm_its_timer_again() -> None:
+    clock = VirtualClock()
+    fired: list[int] = []
+
+    def tick(deadline_ns: int) -> None:
+        fired.append(deadline_ns)
+        timer.arm(deadline_ns + 10)
+
+    timer = clock.timer(tick)
+    timer.arm(10)
+    for _ in range(3):
+        clock.skip(10)
+        assert clock.fire_due() == 1
+    assert fired == [10, 20, 30]
+
+
+def test_a_timer_that_arms_itself_in_the_past_fires_once_a_call() -> None:
+    clock = VirtualClock()
+    fired: list[int] = []
+
+    def late(deadline_ns: int) -> None:
+        fired.append(deadline_ns)
+        timer.arm(deadline_ns)
+
+    timer = clock.timer(late)
+    timer.arm(5)
+    clock.skip(1_000)
+    assert [clock.fire_due(), clock.fire_due()] == [1, 1]
+    assert fired == [5, 5]
+
+
+def test_time_is_read_once_a_call() -> None:
+    reads = [0]
+
+    def retired_ns() -> int:
+        reads[0] += 1
+        return reads[0] * 10
+
+    clock = VirtualClock(retired_ns)
+    for deadline in (5, 15):
+        clock.timer(lambda _: None).arm(deadline)
+    assert clock.fire_due() == 1
+    assert reads[0] == 1
+
+
+def test_a_callback_may_cancel_or_move_a_timer_that_is_due(log: Log) -> None:
+    second, third = log.timer("second"), log.timer("third")
+
+    def first(deadline_ns: int) -> None:
+        second.cancel()
+        third.arm(50)
+
+    log.clock.timer(first).arm(1)
+    second.arm(2)
+    third.arm(3)
+    log.clock.skip(10)
+    assert log.clock.fire_due() == 1
+    assert log.fired == []
+    assert log.clock.next_deadline_ns() == 50
+
+
+def test_re_arming_without_end_keeps_the_queue_short(log: Log) -> None:
+    others = [log.timer(str(i)) for i in range(3)]
+    for i, other in enumerate(others):
+        other.arm(10**9 + i)
+    timer = log.timer("a")
+    for i in range(10_000):
+        timer.arm(10**9 - i)
+        assert len(log.clock._queue) <= 64
+    log.clock.skip(2 * 10**9)
+    assert log.clock.fire_due() == 4
+    assert [name for name, _ in log.fired] == ["a", "0", "1", "2"]
+
+
+def test_many_live_timers_all_fire(log: Log) -> None:
+    for i in range(500):
+        log.timer(str(i)).arm(i)
+    log.clock.skip(1_000)
+    assert log.clock.fire_due() == 500
+    assert [deadline for _, deadline in log.fired] == list(range(500))
+
+
+def test_two_runs_with_the_same_inputs_fire_alike() -> None:
+    def run() -> list[tuple[str, int]]:
+        log = Log()
+        timers = [log.timer(str(i)) for i in range(7)]
+        for step in range(200):
+            timers[step * 5 % 7].arm(step * 13 % 97 + step)
+            log.clock.skip(step % 4)
+            log.clock.fire_due()
+        return log.fired
+
+    assert run() == run()
+    assert len(run()) > 50

@@ -1,0 +1,135 @@
+import gzip
+import lzma
+import stat
+
+import pytest
+import zstandard
+from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+from packages import BUSYBOX, module
+
+from emuvisor.errors import ImageError
+from emuvisor.images import initramfs, modules, poweroff
+from emuvisor.images.cpio import CpioWriter
+from emuvisor.machine.loaders.elf import parse
+
+
+def read_cpio(archive: bytes) -> dict[str, tuple[int, bytes, tuple[int, int]]]:
+    """Mode, data and device numbers of each entry."""
+    entries = {}
+    offset = 0
+    while True:
+        assert archive[offset : offset + 6] == b"070701"
+        numbers = [int(archive[offset + 6 + 8 * i : offset + 14 + 8 * i], 16) for i in range(13)]
+        name_end = offset + 110 + numbers[11]
+        name = archive[offset + 110 : name_end - 1].decode()
+        start = -(-name_end // 4) * 4
+        if name == "TRAILER!!!":
+            assert start == len(archive)
+            return entries
+        entries[name] = (numbers[1], archive[start : start + numbers[6]], (numbers[9], numbers[10]))
+        offset = -(-(start + numbers[6]) // 4) * 4
+
+
+def test_cpio_entries():
+    writer = CpioWriter()
+    writer.file("a/b/file", b"hello", 0o755)
+    writer.symlink("a/link", "b/file")
+    writer.character_device("dev/console", 5, 1)
+    writer.directory("a", 0o700)
+    entries = read_cpio(writer.finish())
+    assert list(entries) == ["a", "a/b", "a/b/file", "a/link", "dev", "dev/console"]
+    assert entries["a"] == (stat.S_IFDIR | 0o755, b"", (0, 0))
+    assert entries["a/b/file"] == (stat.S_IFREG | 0o755, b"hello", (0, 0))
+    assert entries["a/link"] == (stat.S_IFLNK | 0o777, b"b/file", (0, 0))
+    assert entries["dev/console"] == (stat.S_IFCHR | 0o600, b"", (5, 1))
+
+
+@pytest.mark.parametrize("path", ["", "/abs", "twice"])
+def test_cpio_refuses_bad_paths(path):
+    writer = CpioWriter()
+    writer.file("twice", b"")
+    with pytest.raises(ValueError, match="is empty, absolute or already in the archive"):
+        writer.file(path, b"")
+
+
+MODULES = {
+    "kernel/drivers/virtio/virtio.ko": module("virtio", "virtio_ring"),
+    "kernel/drivers/virtio/virtio_ring.ko": module("virtio_ring"),
+    "kernel/drivers/char/hw_random/virtio-rng.ko.xz": lzma.compress(module("virtio_rng", "virtio")),
+    "kernel/drivers/net/virtio_net.ko": module("virtio_net", "net_failover", "virtio"),
+    "kernel/drivers/net/net_failover.ko": module("net_failover", "builtin"),
+    "kernel/drivers/net/e1000.ko": module("e1000"),
+    "modules.order": b"",
+}
+
+
+def test_initramfs_holds_what_init_needs():
+    archive = initramfs.build(BUSYBOX, "6.1.0", MODULES)
+    assert archive == initramfs.build(BUSYBOX, "6.1.0", dict(reversed(MODULES.items())))
+    entries = read_cpio(archive)
+    assert entries["bin/busybox"] == (stat.S_IFREG | 0o755, BUSYBOX, (0, 0))
+    links = [path for path, (mode, data, _) in entries.items() if stat.S_ISLNK(mode) and data == b"busybox"]
+    assert links == ["bin/[", "bin/[[", "bin/ash", "bin/cat", "bin/poweroff", "bin/sh"]
+    assert b"\necho EMUVISOR-BOOT-OK\n" in entries["init"][1]
+    scripts = ("init", "sbin/poweroff", "sbin/load-virtio", "sbin/port-poweroff")
+    assert all(entries[script][0] == stat.S_IFREG | 0o755 for script in scripts)
+
+
+def test_modules_load_behind_their_dependencies():
+    entries = read_cpio(initramfs.build(BUSYBOX, "6.1.0", MODULES))
+    folder = "lib/modules/6.1.0"
+    order = entries[f"{folder}/modules.load"][1].decode().split()
+    assert order == [
+        "kernel/drivers/virtio/virtio_ring.ko",
+        "kernel/drivers/virtio/virtio.ko",
+        "kernel/drivers/net/net_failover.ko",
+        "kernel/drivers/net/virtio_net.ko",
+        "kernel/drivers/char/hw_random/virtio-rng.ko",
+    ]
+    assert entries[f"{folder}/{order[4]}"][1] == module("virtio_rng", "virtio")
+    dep = entries[f"{folder}/modules.dep"][1].decode().splitlines()
+    assert dep[0] == f"{order[0]}:"
+    assert dep[4] == f"{order[4]}: {order[1]} {order[0]}"
+    assert f"{folder}/kernel/drivers/net/e1000.ko" not in entries
+
+
+def test_module_names_and_compressions():
+    assert modules.module_name("a/virtio-rng.ko.zst") == "virtio_rng"
+    assert modules.module_name("a/modules.order") is None
+    assert modules.module_name("a/README") is None
+    packed = {
+        ".ko.gz": gzip.compress(b"m"),
+        ".ko.xz": lzma.compress(b"m"),
+        ".ko.zst": zstandard.compress(b"m"),
+    }
+    assert [modules.unpack_module("x" + suffix, data) for suffix, data in packed.items()] == [b"m"] * 3
+
+
+def test_dependency_cycle_ends():
+    available = {"a": module("a", "b"), "b": module("b", "a")}
+    assert modules.load_order(["a"], available) == ["b", "a"]
+
+
+def test_busybox_without_applets():
+    with pytest.raises(ImageError) as error:
+        initramfs.build(b"\x7fELF", "6.1.0", {})
+    assert str(error.value) == "busybox: no table of applets in it"
+
+
+def test_poweroff_program():
+    (segment,) = parse("poweroff", poweroff.program()).segments
+    entry = parse("poweroff", poweroff.program()).entry
+    code = Cs(CS_ARCH_X86, CS_MODE_64).disasm(segment.data[entry - segment.paddr :], entry)
+    assert [f"{i.mnemonic} {i.op_str}".strip() for i in code] == [
+        "mov eax, 0xad",
+        "mov edi, 0x604",
+        "mov esi, 2",
+        "mov edx, 1",
+        "syscall",
+        "mov edx, 0x604",
+        "mov eax, 0x2000",
+        "out dx, ax",
+        "mov eax, 0x3c",
+        "mov edi, 1",
+        "syscall",
+    ]
