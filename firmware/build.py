@@ -1,7 +1,7 @@
 """Build the firmware images: python firmware/build.py [NAME...]
 
-Sources are `firmware/NAME/NAME.S` (GNU as), images `emuvisor/firmware/NAME.bin`. The same sources give the same
-bytes, whichever the folder.
+Sources are `firmware/NAME/NAME.S` (GNU as), images `emuvisor/firmware/NAME.bin`. The same sources give the
+same bytes, whichever the folder.
 """
 
 import argparse
@@ -31,15 +31,17 @@ TOOLS = ("as", "ld", "objcopy")
 def build(name: str, out: Path) -> Path:
     """Assemble and link `name` into `out`; returns the image's path."""
     target = out / f"{name}.bin"
+    folder = FIRMWARE / name
     with tempfile.TemporaryDirectory() as work:
         elf, obj = Path(work, "linked"), Path(work, "object")
-        for command in (
-            ["as", "--64", "-I", FIRMWARE / "include", "-I", FIRMWARE / name]
-            + ["-o", obj, FIRMWARE / name / f"{name}.S"],
-            ["ld", "-m", "elf_x86_64", "--build-id=none", f"--defsym=BASE={ADDRESS[name]:#x}", "-e", "BASE"]
-            + ["-T", FIRMWARE / "flat.ld", "-o", elf, obj],
+        includes = ["-I", FIRMWARE / "include", "-I", folder]
+        layout = ["-T", FIRMWARE / "flat.ld", f"--defsym=BASE={ADDRESS[name]:#x}", "-e", "BASE"]
+        commands: list[list[str | Path]] = [
+            ["as", "--64", *includes, "-o", obj, folder / f"{name}.S"],
+            ["ld", "-m", "elf_x86_64", "--build-id=none", *layout, "-o", elf, obj],
             ["objcopy", "-O", "binary", elf, target],
-        ):
+        ]
+        for command in commands:
             subprocess.run(command, check=True)
     return target
 

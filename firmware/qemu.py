@@ -14,6 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from emuvisor.firmware import FLAT, boot_disk
 
+OPTIONS = """
+    -accel tcg -cpu max -m 256 -nodefaults -no-reboot -vga std -display none -monitor none -serial stdio
+    -device isa-debug-exit,iobase=0xf4,iosize=0x04
+"""
+
 
 def run(name: str, parameters: list[int], timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
     """Run flat guest `name` with 64-bit `parameters`; raises TimeoutExpired after `timeout_s`."""
@@ -21,10 +26,9 @@ def run(name: str, parameters: list[int], timeout_s: float = 60) -> subprocess.C
     with tempfile.TemporaryDirectory() as work:
         disk = Path(work, "disk.img")
         disk.write_bytes(boot_disk(name, block))
+        drive = ["-drive", f"file={disk},format=raw"]
         return subprocess.run(
-            ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256"]
-            + ["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nodefaults", "-vga", "std"]
-            + ["-drive", f"file={disk},format=raw", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"],
+            ["qemu-system-x86_64", *OPTIONS.split(), *drive],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

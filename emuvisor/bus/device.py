@@ -44,8 +44,11 @@ class Stateful(Protocol):
         ...
 
     @classmethod
-    def restore(cls, state: SavedState, **collaborators: Any) -> Self:
-        """The chip again, wired to `collaborators` (clock, interrupt lines, ...)."""
+    def restore(cls, state: SavedState, *args: Any, **collaborators: Any) -> Self:
+        """The chip again, wired to `collaborators` (clock, interrupt lines, ...) given by keyword.
+
+        Raises SnapshotError.
+        """
         ...
 
 

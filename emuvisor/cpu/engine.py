@@ -13,7 +13,7 @@ from emuvisor.errors import EngineError
 __all__ = ["Engine", "engine"]
 
 KEEP_CHECKS = "EMUVISOR_KEEP_CHECKS"
-"""Environment switch: leave Unicorn's exit check behind every guest load and store in place."""
+"""Environment switch: leave the exit checks in translated code in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Engine:
     library: Path
     pristine: bytes
     """The state of a new engine in the engine's own form."""
-    short_loads: bool
-    """The exit check behind every guest load and store was taken out (see docs/architecture.md)."""
+    short_code: bool
+    """The exit checks in translated code were taken out (see docs/architecture.md)."""
 
 
 def _library() -> Path:

@@ -11,7 +11,7 @@
     blockdevice, rawdisk, biosdisk
                   disks: what one is, one in a file, one as the BIOS asks for it
 
-Collaborators (clock, interrupt lines, sinks, callbacks) are given at construction, and again to `restore`. All
-these chips are 8 bits wide: attach them with `width=1`, but `shutdown.PowerManagementControl` (2) and
+Collaborators (clock, interrupt lines, sinks, callbacks) are given at construction and again to `restore`. The
+chips are 8 bits wide: attach them with `width=1`, but `shutdown.PowerManagementControl` (2) and
 `debug_exit.DebugExit` (4). Restore an interrupt controller before the devices that drive its lines.
 """

@@ -1,16 +1,25 @@
 """The built images of our own guest programs; their sources and READMEs are in the repository's `firmware/`.
 
-    image(name)       the built image
-    boot_disk(name)   a flat guest on a disk that a BIOS can boot
-    NAMES             every image
-    FLAT              the guests that are loaded at `FLAT_ADDRESS` and started in real mode
+image(name)       the built image
+boot_disk(name)   a flat guest on a disk that a BIOS can boot
+NAMES             every image
+FLAT              the guests that are loaded at `FLAT_ADDRESS` and started in real mode
 """
 
 from importlib.resources import files
 
 from emuvisor.errors import ImageError
 
-__all__ = ["BIOS_SIZE", "FLAT", "FLAT_ADDRESS", "NAMES", "PARAMETERS", "PARAMETERS_SIZE", "boot_disk", "image"]
+__all__ = [
+    "BIOS_SIZE",
+    "FLAT",
+    "FLAT_ADDRESS",
+    "NAMES",
+    "PARAMETERS",
+    "PARAMETERS_SIZE",
+    "boot_disk",
+    "image",
+]
 
 FLAT = ("hello", "ring", "memtouch", "spin", "halt", "vmexit", "bioscheck")
 NAMES = ("bios", "boot", *FLAT)

@@ -15,7 +15,7 @@
 .equ DEFAULT_STRIDE,    0x1000
 .equ DEFAULT_PASSES,    2
 .equ LOWEST_START,      0x100000        # below live this program and the PC's holes
-.equ WORD,              8
+.equ CELL,              8
 
 # default REG, PARAMETER, VALUE: REG = the parameter, or VALUE where it is 0.
 .macro default reg, parameter, value
@@ -41,9 +41,9 @@
         sub     rbx, r8                 # room up to 4 GiB, the end of what is mapped
         cmp     r9, rbx
         ja      bad_range
-        cmp     r9, WORD
+        cmp     r9, CELL
         jb      bad_range
-        cmp     r10, WORD
+        cmp     r10, CELL
         jb      bad_stride
 
         say     "memtouch: "
@@ -60,7 +60,7 @@
         call    put_decimal
         say     "\n"
 
-        lea     r9, [r8 + r9 - WORD]    # the last address for a word
+        lea     r9, [r8 + r9 - CELL]    # the last address for a word
         xor     r12, r12                # pass, from 1
         xor     r13, r13                # checksum: sum of all words read
         mov     r15, 0x9E3779B97F4A7C15 # 2**64 divided by the golden ratio: every pass gets another pattern

@@ -20,8 +20,8 @@ PATIENCE_S = 60
 
 @dataclass(frozen=True)
 class Result:
-    """`output` is what COM1 printed, `debug` what went to the debug console; `exit` how the run ended, with the
-    `code` of a debug exit."""
+    """`output` is what COM1 printed, `debug` what went to the debug console; `exit` says how the run ended,
+    `code` with which code of a debug exit."""
 
     output: str
     debug: bytes
@@ -42,7 +42,7 @@ def run_firmware(tmp_path: Path) -> Callable[..., Result]:
     ) -> Result:
         image = tmp_path / f"{name}.bin"
         image.write_bytes(firmware.image(name))
-        disks = ()
+        disks: tuple[DiskConfig, ...] = ()
         if disk is not None:
             (tmp_path / "disk.img").write_bytes(disk)
             disks = (DiskConfig(tmp_path / "disk.img"),)

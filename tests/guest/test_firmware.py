@@ -81,10 +81,12 @@ def test_bios_with_a_disk_that_cannot_be_booted(run_firmware: RunFirmware) -> No
     [
         ("31c9 f7f1", 0x00, 0x7C02),  # xor cx, cx; div cx
         ("0f0b", 0x06, 0x7C00),  # ud2
-        ("a1ffff", 0x0D, 0x7C00),  # mov ax, [0FFFFh]
+        ("cd0d", 0x0D, 0x7C02),  # int 0Dh: no IRQ 5 is in service, so it counts as an exception
     ],
 )
-def test_bios_reports_an_exception(run_firmware: RunFirmware, code: str, exception: int, address: int) -> None:
+def test_bios_reports_an_exception(
+    run_firmware: RunFirmware, code: str, exception: int, address: int
+) -> None:
     result = run_firmware("bios", disk=boot_sector(bytes.fromhex(code)))
     assert result.output.endswith(f"\nException {exception:02X}h at 0000:{address:04X}. Stopped.\n")
     assert result.exit == "halted"

@@ -1,4 +1,5 @@
 import pytest
+
 from emuvisor.errors import UsageError
 from emuvisor.units import GIB, KIB, MIB, TIB, format_size, parse_size
 

@@ -122,7 +122,7 @@ static PyObject *check_port_allowed(PyObject *module, PyObject *args)
 PyMethodDef check_methods[] = {
     {"check_walk", check_walk, METH_VARARGS,
      "check_walk(env, memory, address, access[, accesses]) -> (result, gpa, page_size, writable, executable, "
-     "error_code)\n\npaging_walk on a vCPU state and a flat memory. The host refuses after `accesses` accesses."},
+     "error_code)\n\npaging_walk on a vCPU state and a flat memory. The host refuses one access, after `accesses` others."},
     {"check_deliver", check_deliver, METH_VARARGS,
      "check_deliver(env, memory, vector, kind, error_code_or_None, instruction[, accesses]) -> result\n\n"
      "events_deliver; changes `env` and `memory` in place."},

@@ -10,16 +10,14 @@ typedef struct {
     physical physical; /* the first member, so that a physical * is a flat_memory * */
     uint8_t *bytes;
     uint64_t size;
-    int64_t accesses_left; /* then the host refuses; negative: it never does */
+    int64_t accesses_left; /* then the host refuses one; negative: it never does */
 } flat_memory;
 
 static inline enum physical_result flat_count(flat_memory *flat)
 {
-    if (flat->accesses_left == 0)
-        return PHYSICAL_HOST;
-    if (flat->accesses_left > 0)
-        flat->accesses_left--;
-    return PHYSICAL_OK;
+    if (flat->accesses_left < 0)
+        return PHYSICAL_OK;
+    return flat->accesses_left-- == 0 ? PHYSICAL_HOST : PHYSICAL_OK;
 }
 
 static inline enum physical_result flat_read(physical *memory, uint64_t gpa, void *data, unsigned size)

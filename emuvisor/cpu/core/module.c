@@ -817,12 +817,12 @@ static PyType_Spec pcpu_spec = {"emuvisor.cpu._core.Pcpu", sizeof(Pcpu), 0,
 static PyObject *load_py(PyObject *self, PyObject *args)
 {
     const char *path, *error;
-    int short_loads;
+    int short_code;
     (void)self;
-    if (!PyArg_ParseTuple(args, "sp", &path, &short_loads))
+    if (!PyArg_ParseTuple(args, "sp", &path, &short_code))
         return NULL;
     if (!pristine) {
-        error = unicorn_load(path, short_loads);
+        error = unicorn_load(path, short_code);
         if (error) {
             PyErr_SetString(PyExc_RuntimeError, error);
             return NULL;
@@ -831,12 +831,12 @@ static PyObject *load_py(PyObject *self, PyObject *args)
         if (!pristine)
             return NULL;
     }
-    return Py_BuildValue("(OO)", pristine, unicorn.short_loads ? Py_True : Py_False);
+    return Py_BuildValue("(OO)", pristine, unicorn.short_code ? Py_True : Py_False);
 }
 
 static PyMethodDef module_methods[] = {
     {"load", load_py, METH_VARARGS,
-     "load(path of libunicorn, short_loads) -> (state of a new engine, whether loads and stores are short)"},
+     "load(path of libunicorn, short_code) -> (state of a new engine, whether loads and stores are short)"},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "emuvisor.cpu._core",

@@ -49,6 +49,8 @@ static void drop_translations(pcpu *p, uint64_t start, uint64_t end)
 
 static void forget_frame(pcpu *p, uint32_t frame)
 {
+    if (!(__atomic_load_n(&p->frames->fetched[frame], __ATOMIC_ACQUIRE) >> p->index & 1))
+        return;
     drop_translations(p, (uint64_t)frame * PAGE_SIZE, (uint64_t)(frame + 1) * PAGE_SIZE);
     __atomic_fetch_and(&p->frames->fetched[frame], ~(1u << p->index), __ATOMIC_ACQ_REL);
 }
@@ -456,10 +458,12 @@ static bool on_tlb_fill(uc_engine *engine, uint64_t address, int type, uc_tlb_en
     if (result != WALK_OK)
         return refuse(p, address, fetch, result == WALK_HOST, w.error_code);
 
+    const uint64_t faults = v->memory->faults;
     const enum stage2_result found = stage2_translate(v->memory, w.gpa / PAGE_SIZE, write, &frame);
     if (v->memory->epoch != p->epoch)
         flush_tlb(p);
-    drop_stale(p); /* the frame may have come from another guest a moment ago */
+    if (v->memory->faults != faults && found == STAGE2_READWRITE)
+        forget_frame(p, frame); /* a moment ago it may have been another guest's code */
     switch (found) {
     case STAGE2_HOST: return refuse(p, address, fetch, true, 0);
     case STAGE2_NOTHING:
@@ -532,6 +536,8 @@ static __attribute__((noinline)) void look(pcpu *p, vcpu *v)
         || (v->interrupt && interruptible(p->env)) || nmi_deliverable(p)) {
         p->stopping = true;
         p->block_start = p->block_end = 0;
+        if (unicorn.short_code)
+            unicorn.raise_exception_err(p->env, VECTOR_LEAVE, 0); /* to on_interrupt, by longjmp */
         unicorn.emu_stop(p->engine); /* before the block runs: it is not counted */
         return;
     }

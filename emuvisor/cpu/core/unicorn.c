@@ -18,8 +18,16 @@ static char message[512];
 
 #define FAIL(...) (snprintf(message, sizeof message, __VA_ARGS__), message)
 
-/* Replaces check_exit_request: emit no check after loads and stores; blocks still check when they start. */
+/* Unicorn has translated code ask after every load and store, and at the start of every block, whether it should
+ * stop. The core never needs the answer: a refused access leaves at once, and the block hook leaves by itself
+ * (pcpu.c, look). The first replacement lets the translator emit nothing after loads and stores; the second is what
+ * remains to be called at a block's start. */
 static void no_check(void *tcg_context) { (void)tcg_context; }
+static void no_request(void *engine, uint32_t in_delay_slot)
+{
+    (void)engine;
+    (void)in_delay_slot;
+}
 
 static const char *resolve(void *library)
 {
@@ -247,7 +255,7 @@ static const char *probe(void)
     return error;
 }
 
-const char *unicorn_load(const char *path, bool short_loads)
+const char *unicorn_load(const char *path, bool short_code)
 {
     unsigned major, minor;
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -259,7 +267,9 @@ const char *unicorn_load(const char *path, bool short_loads)
     unicorn.version(&major, &minor);
     if (major != 2 || minor != 1)
         return FAIL("libunicorn is version %u.%u; emuvisor knows 2.1", major, minor);
-    if (short_loads)
-        unicorn.short_loads = relocate(library, "check_exit_request_x86_64", (void *)no_check) > 0;
+    /* Before the first engine: engines copy these pointers into their own tables. */
+    if (short_code)
+        unicorn.short_code = relocate(library, "check_exit_request_x86_64", (void *)no_check) > 0
+                             && relocate(library, "helper_check_exit_request_x86_64", (void *)no_request) > 0;
     return probe();
 }

@@ -93,14 +93,14 @@ typedef struct {
     void (*update_dr7)(cpu_env *, uint32_t dr7);                        /* hardware breakpoints in and out */
 
     size_t invalid_address_offset; /* in uc_engine: the full address of the last refused access */
-    bool short_loads; /* the exit check after every guest load and store has been taken out */
+    bool short_code; /* the exit checks in translated code have been taken out: see no_check in unicorn.c */
 } unicorn_api;
 
 extern unicorn_api unicorn;
 
 /* Load libunicorn from `path`, resolve the API, patch, and verify the state layout on a probe engine.
  * Returns NULL, or a message in a static buffer. Call once, under the GIL. */
-const char *unicorn_load(const char *path, bool short_loads);
+const char *unicorn_load(const char *path, bool short_code);
 
 /* The live CPUX86State inside `engine`; NULL when it cannot be found. */
 cpu_env *unicorn_find_env(uc_engine *engine);

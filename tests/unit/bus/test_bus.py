@@ -1,8 +1,9 @@
 import pytest
-from emuvisor.bus.bus import Bus, Range
-from emuvisor.errors import BusConflict, UsageError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from emuvisor.bus.bus import Bus, Range
+from emuvisor.errors import BusConflict, UsageError
 
 
 class Memory:

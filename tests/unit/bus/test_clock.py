@@ -1,4 +1,5 @@
 import pytest
+
 from emuvisor.bus.clock import HostClock, Timer, VirtualClock
 
 
@@ -170,6 +171,16 @@ def test_many_live_timers_all_fire(log: Log) -> None:
     log.clock.skip(1_000)
     assert log.clock.fire_due() == 500
     assert [deadline for _, deadline in log.fired] == list(range(500))
+
+
+def test_who_runs_the_guest_hears_of_each_new_deadline(log: Log) -> None:
+    heard: list[int] = []
+    log.clock.on_schedule = heard.append
+    timer = log.timer("a")
+    timer.arm(30)
+    timer.cancel()
+    timer.arm(20)
+    assert heard == [30, 20]
 
 
 def test_two_runs_with_the_same_inputs_fire_alike() -> None:

@@ -2,6 +2,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+
 from emuvisor.bus.device import check_saved
 from emuvisor.bus.saved import (
     OPTIONAL_TIME,

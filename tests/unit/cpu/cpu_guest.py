@@ -1,9 +1,8 @@
-"""Guest memory, descriptors and both implementations of the processor's pure functions, for this folder's tests."""
+"""Guest memory, descriptors and both implementations of the processor, for the tests of this folder."""
 
 from emuvisor.cpu import _core
 from emuvisor.cpu.layout import pack, unpack
 from emuvisor.cpu.reference import events, paging, ports, system_calls
-from emuvisor.cpu.reference.faults import Event
 from emuvisor.cpu.reference.paging import Access
 from emuvisor.cpu.registers import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
 from emuvisor.cpu.state import CpuState, DescriptorTable, Segment
@@ -109,7 +108,7 @@ def descriptor(base=0, limit=0xFFFFF, attributes=0):
     return (high << 32 | (base & 0xFFFF) << 16 | limit & 0xFFFF).to_bytes(8, "little")
 
 
-def gate(kind, selector, offset=0, level=0, present=True, ist=0, long=False):
+def gate(kind, selector, offset=0, *, level=0, present=True, ist=0, long=False):
     """An IDT gate: 8 bytes, or 16 in long mode."""
     low = (
         offset & 0xFFFF
@@ -231,3 +230,14 @@ def identity_map(data, pages=16, leaf_flags=7):
     return data
 
 
+def good_task(data, *, base=TSS2, cs=CODE3 | 3, ss=DATA3 | 3, esp=0x5100, eip=0x8888, eflags=0x2, **fields):
+    """A 32-bit TSS whose task runs in ring 3 unless told otherwise."""
+    offsets = {"es": 0x48, "ds": 0x54, "fs": 0x58, "gs": 0x5C, "ldt": 0x60, "cr3": 0x1C, "eax": 0x28}
+    put_number(data, base + 0x20, eip, 4)
+    put_number(data, base + 0x24, eflags, 4)
+    put_number(data, base + 0x38, esp, 4)
+    put_number(data, base + 0x4C, cs, 4)
+    put_number(data, base + 0x50, ss, 4)
+    for name, value in fields.items():
+        put_number(data, base + offsets[name], value, 4)
+    return data

@@ -1,6 +1,7 @@
 """Random guests for comparing the C core with the model.
 
-Most of what is drawn is valid, so that most cases get past the early checks; each thing is wrong now and then.
+Most of what is drawn is valid, so that most cases get past the early checks; each thing is wrong now and
+then.
 """
 
 from cpu_guest import (
@@ -24,9 +25,13 @@ from cpu_guest import (
 
 from emuvisor.cpu.reference.faults import Event, Kind
 from emuvisor.cpu.registers import (
+    CR0_EM,
+    CR0_MP,
     CR0_PE,
     CR0_PG,
+    CR0_TS,
     CR0_WP,
+    CR4_OSFXSR,
     CR4_PAE,
     CR4_PSE,
     CR4_SMAP,
@@ -125,7 +130,9 @@ class Guest:
         kind = rng.choice([14, 15]) if long else rng.choice([14, 14, 15, 6, 7, 5, 5])
         if self.seldom(32):
             kind = rng.randrange(32)
-        codes = [CODE64] * 6 + [CONF64, USER64] if long else [CODE0] * 6 + [CODE16, CODE16, CONF, CODE1, CODE3]
+        codes = (
+            [CODE64] * 6 + [CONF64, USER64] if long else [CODE0] * 6 + [CODE16, CODE16, CONF, CODE1, CODE3]
+        )
         selector = rng.choice(codes) | rng.choice([0, 0, 0, 3, 4])
         if kind == 5:
             selector = rng.choice([OTHER_TSS, OTHER_TSS, THIRD_TSS, SMALL_TSS] * 4 + [MAIN_TSS])
@@ -148,7 +155,9 @@ class Guest:
     def _stack_pointer(self):
         """Somewhere on the stack pages, often at the edge of one, seldom aligned badly or elsewhere."""
         rng = self.rng
-        pointer = STACKS + 0x1000 * rng.randrange(1, STACK_PAGES) + rng.choice([0, 0, 8, 0x10, 0x28, 0x800, 6])
+        pointer = (
+            STACKS + 0x1000 * rng.randrange(1, STACK_PAGES) + rng.choice([0, 0, 8, 0x10, 0x28, 0x800, 6])
+        )
         if self.seldom():
             pointer = rng.choice([0, 1, 4, 0xFFFF, 0x10000, 0x20000, 0xFFFFFFFF, WORD_MASK, 1 << 47])
         return pointer
@@ -167,7 +176,9 @@ class Guest:
         else:
             for level, stack in enumerate(stacks):
                 put_number(self.memory, at + 4 + 8 * level, self._stack_pointer() & 0xFFFFFFFF, 4)
-                put_number(self.memory, at + 8 + 8 * level, rng.randrange(0x100) if self.seldom() else stack, 2)
+                put_number(
+                    self.memory, at + 8 + 8 * level, rng.randrange(0x100) if self.seldom() else stack, 2
+                )
             self._task(at, word=4, registers=0x20, segments=0x48, ldt=0x60)
             put_number(self.memory, at + 0x1C, TABLES, 4)
         if not small:
@@ -189,10 +200,12 @@ class Guest:
         for i, selector in enumerate(selectors if word == 4 else selectors[:4]):
             value = rng.randrange(0x120) if self.seldom(24) else selector
             put_number(self.memory, at + segments + word * i, value, 2)
-        put_number(self.memory, at + ldt, rng.choice([0, LDT_SELECTOR, LDT_SELECTOR, rng.randrange(0x100)]), 2)
+        put_number(
+            self.memory, at + ldt, rng.choice([0, LDT_SELECTOR, LDT_SELECTOR, rng.randrange(0x100)]), 2
+        )
 
     def _page_tables(self):
-        """Tables for whichever paging mode; page n of memory at address n << 12, with odd rights here and there."""
+        """Tables for any paging mode: page n of memory at address n << 12, with odd rights now and then."""
         rng = self.rng
         long = self.mode == "long"
         self.paging = long or (self.mode != "real" and rng.random() < 0.6)
@@ -216,7 +229,8 @@ class Guest:
             setattr(state, name, rng.getrandbits(64 if self.mode == "long" else 32))
         cpl = {"real": 0, "vm86": 3}.get(self.mode, rng.choice([0, 3, 3, 1]))
         state.cr0 = 0 if self.mode == "real" else CR0_PE | rng.choice([0, CR0_WP])
-        state.cr4 = rng.choice([0, CR4_VME, CR4_PSE, CR4_SMEP, CR4_SMAP if self.seldom(4) else 0])
+        state.cr0 |= rng.choice([0, CR0_MP, CR0_EM, CR0_TS])
+        state.cr4 = rng.choice([0, CR4_VME, CR4_PSE, CR4_SMEP, CR4_SMAP if self.seldom(4) else 0, CR4_OSFXSR])
         state.efer = rng.choice([0, EFER_SCE]) | rng.choice([0, EFER_NXE])
         if self.paging:
             state.cr0 |= CR0_PG
@@ -240,7 +254,9 @@ class Guest:
             self._segments_protected(cpl)
         state.gdtr = DescriptorTable(GDT, rng.choice([GDT_LIMIT] * 15 + [8 * 7 - 1]))
         idt_size = {"real": 4, "long": 16}.get(self.mode, 8) * 256
-        state.idtr = DescriptorTable(0 if self.mode == "real" else IDT, rng.choice([idt_size - 1] * 15 + [0x5F]))
+        state.idtr = DescriptorTable(
+            0 if self.mode == "real" else IDT, rng.choice([idt_size - 1] * 15 + [0x5F])
+        )
         state.ldtr = Segment(LDT_SELECTOR, LDT_AT, 8 * 13 - 1, LDT)
         limit = rng.choice([TSS_SIZE - 1] * 15 + [rng.randrange(TSS_SIZE)])
         state.tr = Segment(MAIN_TSS, TSS, limit, TSS32_BUSY)
@@ -266,7 +282,9 @@ class Guest:
     def _segments_protected(self, cpl):
         rng, state = self.rng, self.state
         long_code = {0: CODE64, 3: rng.choice([USER64, USER64, CODE3])}
-        codes = {0: rng.choice([CODE0, CODE16]), 1: CODE1, 3: CODE3} | (long_code if self.mode == "long" else {})
+        codes = {0: rng.choice([CODE0, CODE16]), 1: CODE1, 3: CODE3} | (
+            long_code if self.mode == "long" else {}
+        )
         stack = {0: rng.choice([DATA0, DATA16]), 1: DATA1, 3: DATA3}[cpl]
         attributes = {selector: SEGMENTS[selector // 8 - 1] for selector in (codes[cpl], stack)}
         state.cs = Segment(codes[cpl] | cpl, 0, 0xFFFFFFFF, attributes[codes[cpl]])
@@ -279,7 +297,9 @@ class Guest:
     def event(self):
         """An event that this guest may get, exceptions with the error code that they have."""
         rng = self.rng
-        kind = rng.choice([Kind.INTERRUPT, Kind.EXCEPTION, Kind.EXCEPTION, Kind.SOFTWARE, Kind.SOFTWARE, Kind.ICEBP])
+        kind = rng.choice(
+            [Kind.INTERRUPT, Kind.EXCEPTION, Kind.EXCEPTION, Kind.SOFTWARE, Kind.SOFTWARE, Kind.ICEBP]
+        )
         vector = rng.choice(VECTORS[:8] if kind is Kind.EXCEPTION else VECTORS)
         if self.seldom(32):
             vector = rng.randrange(256)

@@ -26,9 +26,10 @@ from cpu_guest import (
     TSS_SEL,
     USER64,
     USER_STACK,
-    Event,
     descriptor,
+    dpl,
     gate,
+    good_task,
     identity_map,
     long,
     protected,
@@ -39,7 +40,7 @@ from cpu_guest import (
     words,
 )
 
-from emuvisor.cpu.reference.faults import Kind
+from emuvisor.cpu.reference.faults import Event, Kind
 from emuvisor.cpu.state import CpuState, DescriptorTable, Segment
 
 DE, DB, UD, DF, TS, NP, SS, GP, PF = 0, 1, 6, 8, 10, 11, 12, 13, 14
@@ -256,19 +257,6 @@ def test_a_tss_too_short_for_the_inner_stack(cpu):
     assert (after.rip, words(data, after.rsp, 2, 4)) == (0x9000, [TSS_SEL | 1, 0x8000])
 
 
-def good_task(data, base=TSS2, cs=CODE3 | 3, ss=DATA3 | 3, esp=0x5100, eip=0x8888, eflags=0x2, **fields):
-    """A 32-bit TSS whose task runs in ring 3 on segments that the tests above leave alone."""
-    offsets = {"es": 0x48, "ds": 0x54, "fs": 0x58, "gs": 0x5C, "ldt": 0x60, "cr3": 0x1C, "eax": 0x28}
-    put_number(data, base + 0x20, eip, 4)
-    put_number(data, base + 0x24, eflags, 4)
-    put_number(data, base + 0x38, esp, 4)
-    put_number(data, base + 0x4C, cs, 4)
-    put_number(data, base + 0x50, ss, 4)
-    for name, value in fields.items():
-        put_number(data, base + offsets[name], value, 4)
-    return data
-
-
 def test_software_interrupts_need_the_gates_privilege(cpu):
     data = handlers(tables(), 0x30, GP)
     event = Event(0x30, Kind.SOFTWARE, instruction=0x7FFE)
@@ -346,7 +334,7 @@ def test_vm86_int3_does_not_need_iopl_3(cpu):
 
 def test_vm86_handler_must_be_ring_0(cpu):
     data = handlers(tables(), GP)
-    put(data, IDT + 8 * 0x21, gate(INTERRUPT, CONF0, 0, 3))
+    put(data, IDT + 8 * 0x21, gate(INTERRUPT, CONF0, level=3))
     _, after = cpu.deliver(vm86(), data, Event(0x21, Kind.INTERRUPT))
     assert words(data, after.rsp, 1, 4) == [CONF0 | 1]
 
@@ -401,7 +389,14 @@ def test_16_bit_task(cpu):
     data = tables()
     put(data, GDT + TSS2_SEL, descriptor(TSS2, 0x2B, 0x8100))
     idt(data, {0x30: gate(TASK, TSS2_SEL)})
-    for at, value in {0x0E: 0x1111, 0x10: 0x202, 0x12: 0xAAAA, 0x1A: 0x5000, 0x24: CODE0, 0x26: DATA0}.items():
+    for at, value in {
+        0x0E: 0x1111,
+        0x10: 0x202,
+        0x12: 0xAAAA,
+        0x1A: 0x5000,
+        0x24: CODE0,
+        0x26: DATA0,
+    }.items():
         put_number(data, TSS2 + at, value, 2)
     _, after = cpu.deliver(protected(), data, Event(0x30, Kind.INTERRUPT))
     assert (after.rip, after.rflags, after.rax, after.rsp) == (0x1111, 0x4202, 0xFFFFAAAA, 0xFFFF5000)
@@ -443,18 +438,25 @@ def test_a_bad_tss_faults_in_the_old_task(cpu, selector, change, vector, error_c
         ({"ds": 0x1F3}, TS, 0x1F1),
         ({"ds": TSS_SEL}, TS, TSS_SEL | 1),
         ({"es": DATA0}, TS, DATA0 | 1),
+        ({"es": CODE64}, NP, CODE64 | 1),
+        ({"cs": CODE64 | 3}, NP, CODE64 | 1),
+        ({"cs": CODE0 | 3}, TS, CODE0 | 1),
+        ({"eip": 0x100000000 - 1, "cs": USER64 | 3}, GP, 1),
     ],
 )
 def test_bad_segments_fault_in_the_new_task(cpu, task, vector, error_code):
     """Ring 3 of the new task to ring 0, by the stack that its TSS names."""
     data = good_task(tables(), **task)
+    put(data, GDT + CODE64, descriptor(0, 0xFFFFF, 0x7B00 | FLAT))
+    put(data, GDT + USER64, descriptor(0, 0xFFFF, CODE | dpl(3)))
     handlers(data, vector)
     put(data, IDT + 8 * 0x30, gate(TASK, TSS2_SEL, level=3))
     put_number(data, TSS2 + 4, 0x7000, 4)
     put_number(data, TSS2 + 8, DATA0, 2)
     _, after = cpu.deliver(protected(), data, Event(0x30, Kind.SOFTWARE, instruction=0x7FFE))
     assert (after.tr.selector, after.rip) == (TSS2_SEL, handler(vector))
-    assert words(data, after.rsp, 3, 4) == [error_code & ~1, 0x8888, CODE3 | 3], "INT n: EXT is clear"
+    new_task = [task.get("eip", 0x8888), task.get("cs", CODE3 | 3)]
+    assert words(data, after.rsp, 3, 4) == [error_code & ~1, *new_task], "INT n: EXT is clear"
     assert words(data, TSS + 0x20, 1, 4) == [0x8000], "the old task goes on behind the INT"
 
 
@@ -540,6 +542,17 @@ def test_long_mode_faults_while_an_interrupt_is_delivered(cpu, entry, changes, v
     _, after = cpu.deliver(long(**changes), data, Event(0x30, Kind.INTERRUPT))
     assert after.rip == handler(vector)
     assert words(data, after.rsp, 2, 8) == [error_code, 0x8000]
+
+
+def test_tables_at_addresses_that_are_not_canonical(cpu):
+    data = long_handlers(identity_map(tables()), GP)
+    state = long(idtr=DescriptorTable((1 << 47) - 16 * 0x20, 0xFFF))
+    assert cpu.deliver(state, data, Event(0x30, Kind.INTERRUPT))[0] == "shutdown"
+    state = long(cpl=3, tr=Segment(TSS_SEL, 1 << 47, 0x67, 0x8B00))
+    data = long_handlers(data, 0x30, ist=1)
+    idt(data, {GP: gate(INTERRUPT, USER64, handler(GP), long=True)}, 16)
+    _, after = cpu.deliver(state, data, Event(0x30, Kind.INTERRUPT))
+    assert (after.rip, words(data, after.rsp, 1, 8)) == (handler(GP), [0])
 
 
 def test_a_frame_across_two_pages(cpu):

@@ -44,8 +44,7 @@ def long(**changes):
 
 def entries(data):
     return [
-        int.from_bytes(data[at : at + 8], "little")
-        for at in (ROOT + 8, SECOND + 16, THIRD + 24, LAST + 32)
+        int.from_bytes(data[at : at + 8], "little") for at in (ROOT + 8, SECOND + 16, THIRD + 24, LAST + 32)
     ]
 
 

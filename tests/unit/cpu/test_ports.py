@@ -28,21 +28,21 @@ def test_privileged_code_needs_no_map(cpu, state):
 
 
 @pytest.mark.parametrize(
-    ("denied", "port", "size", "fault"),
+    ("denied", "access", "fault"),
     [
-        (0x61, 0x60, 1, None),
-        (0x61, 0x61, 1, GP_FAULT),
-        (0x61, 0x60, 2, GP_FAULT),
-        (0x61, 0x62, 2, None),
-        (0x68, 0x67, 2, GP_FAULT),
-        (0x6A, 0x67, 4, GP_FAULT),
-        (0x6B, 0x67, 4, None),
+        (0x61, (0x60, 1), None),
+        (0x61, (0x61, 1), GP_FAULT),
+        (0x61, (0x60, 2), GP_FAULT),
+        (0x61, (0x62, 2), None),
+        (0x68, (0x67, 2), GP_FAULT),
+        (0x6A, (0x67, 4), GP_FAULT),
+        (0x6B, (0x67, 4), None),
     ],
 )
 @pytest.mark.parametrize("state", [protected(cpl=3), vm86(rflags=0x23202), long(cpl=3)])
-def test_the_map_decides_for_others(cpu, state, denied, port, size, fault):
+def test_the_map_decides_for_others(cpu, state, denied, access, fault):
     state.tr = WITH_MAP
-    assert cpu.port_fault(state, identity_map(memory(denied)), port, size) == fault
+    assert cpu.port_fault(state, identity_map(memory(denied)), *access) == fault
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def test_syscall_in_real_mode_is_undefined(cpu):
 
 
 def test_sysenter_in_protected_mode(cpu):
-    state = protected(cpl=3, sysenter_cs=0x13, sysenter_esp=0x1_5000, sysenter_eip=0xC000_1000, rflags=0x10202)
+    state = protected(
+        cpl=3, sysenter_cs=0x13, sysenter_esp=0x1_5000, sysenter_eip=0xC000_1000, rflags=0x10202
+    )
     state.interrupt_shadow = True
     _, after = cpu.sysenter(state, bytearray())
     assert (after.cs, after.ss) == (Segment(0x10, 0, 0xFFFFFFFF, 0xC09B00), FLAT_DATA)

@@ -1,4 +1,4 @@
-"""Every chip on a bench: a virtual clock, lines and sinks that keep a log, and a way to save and restore it."""
+"""Every chip on a bench: a virtual clock, lines and sinks that keep a log, save and restore."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ States = dict[str, SavedState]
 
 
 class Wires:
-    """What surrounds the chips. `levels` are those that the lines had before, as an interrupt controller keeps."""
+    """What surrounds the chips. `levels` are what an interrupt controller has kept of the lines."""
 
     def __init__(self, now_ns: int = 0, levels: dict[str, bool] | None = None) -> None:
         self.clock = VirtualClock()

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 from device_rigs import KINDS, Rig, Wires
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from emuvisor.bus import saved
 from emuvisor.bus.device import SavedState
 from emuvisor.errors import SnapshotError
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 SMALL_NS = st.integers(0, 3_000_000)
 LONG_NS = st.integers(0, 3 * 86_400 * 10**9)

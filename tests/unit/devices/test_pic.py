@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 from device_rigs import Rig
+
 from emuvisor.devices.pic import PicPair
 
 COMMAND, DATA = 0, 1

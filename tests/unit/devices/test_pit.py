@@ -3,11 +3,12 @@ from itertools import pairwise
 
 import pytest
 from device_rigs import Rig
+from hypothesis import given
+from hypothesis import strategies as st
+
 from emuvisor.devices.bcd import from_bcd, to_bcd
 from emuvisor.devices.pit import PIT_HZ, ns_at_tick, tick_at_ns
 from emuvisor.units import NS_PER_S
-from hypothesis import given
-from hypothesis import strategies as st
 
 CONTROL = 3
 GATE, SPEAKER_DATA, REFRESH, OUT2 = 0x01, 0x02, 0x10, 0x20
@@ -360,6 +361,21 @@ def test_linux_calibrates_against_counter_2(bench: Bench) -> None:
         loops += 1
     assert loops > 1_000
     assert clock.now_ns() - start == pytest.approx(50_000_000, rel=0.001)
+
+
+def test_the_gate_of_counter_0_starts_its_interrupts_anew(bench: Bench) -> None:
+    """No PC wires it; boards may."""
+    bench.program(0, 2, 100)
+    bench.pass_ticks(50)
+    bench.pit.set_gate(0, False)
+    assert bench.rig.wires.clock.next_deadline_ns() is None
+    bench.pit.set_gate(0, True)
+    bench.pit.set_gate(0, True)
+    before = bench.interrupts()
+    bench.pass_ticks(100)
+    assert bench.interrupts() == before
+    bench.pass_ticks(1)
+    assert bench.interrupts() == before + 1
 
 
 def test_reset_stops_everything(bench: Bench) -> None:
