@@ -34,8 +34,14 @@ def build(name: str, out: Path) -> Path:
     folder = FIRMWARE / name
     with tempfile.TemporaryDirectory() as work:
         elf, obj = Path(work, "linked"), Path(work, "object")
-        includes = ["-I", FIRMWARE / "include", "-I", folder]
-        layout = ["-T", FIRMWARE / "flat.ld", f"--defsym=BASE={ADDRESS[name]:#x}", "-e", "BASE"]
+        includes: list[str | Path] = ["-I", FIRMWARE / "include", "-I", folder]
+        layout: list[str | Path] = [
+            "-T",
+            FIRMWARE / "flat.ld",
+            f"--defsym=BASE={ADDRESS[name]:#x}",
+            "-e",
+            "BASE",
+        ]
         commands: list[list[str | Path]] = [
             ["as", "--64", *includes, "-o", obj, folder / f"{name}.S"],
             ["ld", "-m", "elf_x86_64", "--build-id=none", *layout, "-o", elf, obj],
