@@ -31,14 +31,20 @@ class Result:
 
 @pytest.fixture
 def run_firmware(tmp_path: Path) -> Callable[..., Result]:
-    """run_firmware(name, params=b"", memory=64 MiB, disk=None, typed=b""): the guest's Result.
+    """run_firmware(name, params=b"", *, memory=64 MiB, disk=None, typed=b"", keys=""): the guest's Result.
 
     "bios" starts from reset, with `disk` as its first hard disk; all others are flat guests. `typed` is typed
-    at the console when the BIOS says that it boots.
+    at the console, and `keys` on the keyboard, when the BIOS says that it boots.
     """
 
     def run(
-        name: str, params: bytes = b"", memory: int = MEMORY, disk: bytes | None = None, typed: bytes = b""
+        name: str,
+        params: bytes = b"",
+        *,
+        memory: int = MEMORY,
+        disk: bytes | None = None,
+        typed: bytes = b"",
+        keys: str = "",
     ) -> Result:
         image = tmp_path / f"{name}.bin"
         image.write_bytes(firmware.image(name))
@@ -59,8 +65,12 @@ def run_firmware(tmp_path: Path) -> Callable[..., Result]:
             machine.boot()
             if params:
                 machine.memory.write(firmware.PARAMETERS, params)
-            if typed:
-                machine.console.watch("Booting", lambda: machine.console.feed(typed))
+
+            def type_it() -> None:
+                machine.console.feed(typed)
+                machine.board.keyboard.type_text(keys)
+
+            machine.console.watch("Booting", type_it)
             outcome = machine.run(Pcpu(pool, machine.model), seconds=PATIENCE_S)
         finally:
             machine.close()

@@ -92,12 +92,17 @@ def test_bios_reports_an_exception(
     assert result.exit == "halted"
 
 
+# next: xor ah, ah; int 16h; out 0E9h, al; xchg al, ah; out 0E9h, al; cmp al, 1Ch; jne next
+PRINT_KEYS = boot_sector(bytes.fromhex("30e4 cd16 e6e9 86c4 e6e9 3c1c 75f2") + POWER_OFF)
+
+
+def words(data: bytes) -> list[int]:
+    return [int.from_bytes(data[i : i + 2], "little") for i in range(0, len(data), 2)]
+
+
 def test_typing_at_the_console_gives_keys(run_firmware: RunFirmware) -> None:
-    # next: xor ah, ah; int 16h; out 0E9h, al; xchg al, ah; out 0E9h, al; cmp al, 1Ch; jne next
-    echo = bytes.fromhex("30e4 cd16 e6e9 86c4 e6e9 3c1c 75f2") + POWER_OFF
-    result = run_firmware("bios", disk=boot_sector(echo), typed=b"aA1\x7f\x03\x1b[A\x1b\t\r")
-    keys = [int.from_bytes(result.debug[i : i + 2], "little") for i in range(0, len(result.debug), 2)]
-    assert keys == [
+    result = run_firmware("bios", disk=PRINT_KEYS, typed=b"aA1\x7f\x03\x1b[A\x1b\t\r")
+    assert words(result.debug) == [
         0x1E61,  # a
         0x1E41,  # A
         0x0231,  # 1
@@ -108,6 +113,12 @@ def test_typing_at_the_console_gives_keys(run_firmware: RunFirmware) -> None:
         0x0F09,  # Tab
         0x1C0D,  # Enter
     ]
+    assert result.exit == "power-off"
+
+
+def test_typing_on_the_keyboard_gives_keys(run_firmware: RunFirmware) -> None:
+    result = run_firmware("bios", disk=PRINT_KEYS, keys="aB7?\n")
+    assert words(result.debug) == [0x1E61, 0x3042, 0x0837, 0x353F, 0x1C0D]
     assert result.exit == "power-off"
 
 

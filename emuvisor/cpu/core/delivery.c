@@ -40,7 +40,7 @@ enum step read_system(delivery *d, uint64_t address, void *data, unsigned size)
         TRY(translate(d, address, ACCESS_READ | ACCESS_IMPLICIT, &gpa));
         for (in_page = in_page < size ? in_page : size; in_page;) {
             unsigned part = in_page < BUS_WORD ? in_page : BUS_WORD;
-            if (d->memory->read(d->memory, gpa, to, part) != PHYSICAL_OK)
+            if (physical_read(d->memory, gpa, to, part) != PHYSICAL_OK)
                 return STEP_HOST;
             to += part, gpa += part, address += part, size -= part, in_page -= part;
         }
@@ -59,6 +59,29 @@ enum step probe_system(delivery *d, uint64_t address, unsigned size)
     return STEP_OK;
 }
 
+/* Every store of delivery goes through here. */
+static enum step store(delivery *d, uint64_t gpa, const void *data, unsigned size)
+{
+    unsigned i = d->store_count;
+    assert(i < STORES_MAX && size <= sizeof d->stores[i].old);
+    if (physical_read(d->memory, gpa, d->stores[i].old, size) != PHYSICAL_OK ||
+        d->memory->write(d->memory, gpa, data, size) != PHYSICAL_OK)
+        return STEP_HOST;
+    d->stores[i].gpa = gpa;
+    d->stores[i].size = size;
+    d->store_count++;
+    return STEP_OK;
+}
+
+void undo_stores(delivery *d)
+{
+    while (d->store_count) {
+        unsigned i = --d->store_count;
+        /* it has just been written, so the host has it */
+        d->memory->write(d->memory, d->stores[i].gpa, d->stores[i].old, d->stores[i].size);
+    }
+}
+
 enum step write_system(delivery *d, uint64_t address, const void *data, unsigned size)
 {
     const uint8_t *from = data;
@@ -67,8 +90,7 @@ enum step write_system(delivery *d, uint64_t address, const void *data, unsigned
         part = part < size ? part : size;
         uint64_t gpa;
         TRY(translate(d, address, ACCESS_WRITE | ACCESS_IMPLICIT, &gpa));
-        if (d->memory->write(d->memory, gpa, from, part) != PHYSICAL_OK)
-            return STEP_HOST;
+        TRY(store(d, gpa, from, part));
     }
     return STEP_OK;
 }
@@ -136,12 +158,9 @@ static enum step write_word(delivery *d, const frame *frame, uint64_t word, cons
 {
     uint8_t bytes[sizeof word];
     memcpy(bytes, &word, sizeof bytes);
-    if (d->memory->write(d->memory, place->gpa[0], bytes, place->first_size) != PHYSICAL_OK)
-        return STEP_HOST;
+    TRY(store(d, place->gpa[0], bytes, place->first_size));
     unsigned rest = frame->size - place->first_size;
-    if (rest && d->memory->write(d->memory, place->gpa[1], bytes + place->first_size, rest) != PHYSICAL_OK)
-        return STEP_HOST;
-    return STEP_OK;
+    return rest ? store(d, place->gpa[1], bytes + place->first_size, rest) : STEP_OK;
 }
 
 enum step frame_push(delivery *d, frame *frame)

@@ -8,25 +8,6 @@
 
 #include <string.h>
 
-enum {
-    VECTOR_DE = 0,
-    VECTOR_DB = 1,
-    VECTOR_BP = 3,
-    VECTOR_OF = 4,
-    VECTOR_BR = 5,
-    VECTOR_UD = 6,
-    VECTOR_NM = 7,
-    VECTOR_DF = 8,
-    VECTOR_TS = 10,
-    VECTOR_NP = 11,
-    VECTOR_SS = 12,
-    VECTOR_GP = 13,
-    VECTOR_PF = 14,
-    VECTOR_MF = 16,
-    VECTOR_AC = 17,
-    VECTOR_XM = 19
-};
-
 /* selector error code (Intel SDM vol. 3, 6.13); ERROR_IDT: the rest is a vector */
 #define ERROR_EXT 1u
 #define ERROR_IDT 2u
@@ -45,6 +26,10 @@ enum step { STEP_OK, STEP_FAULT, STEP_HOST };
             return result_;                                                                                    \
     } while (0)
 
+/* Five events at most come after each other (an interrupt, a contributory fault, a page fault, #DF), and none
+ * stores more than a task switch does: 19 words, 6 accessed bits, an error code, some of them in two pieces. */
+#define STORES_MAX 256
+
 typedef struct {
     cpu_env *env;
     physical *memory;
@@ -54,12 +39,14 @@ typedef struct {
     uint64_t cr2;  /* of that fault, when it is a page fault */
     uint8_t checkpoint[CHANGED_BYTES]; /* what a fault goes back to */
     bool switched; /* a task switch has been committed: the checkpoint is the new task */
-    /* A busy bit is the one store that may not be done twice: where it was set, for a host exit to undo it. */
+    /* What the stores to guest memory have replaced, for a host exit to undo them: the next try must find
+     * the memory that this one found. */
     struct {
         uint64_t gpa;
-        uint8_t old;
-    } busy[8];
-    unsigned busy_count;
+        uint8_t old[8];
+        unsigned size;
+    } stores[STORES_MAX];
+    unsigned store_count;
 } delivery;
 
 /* delivery.c */
@@ -71,6 +58,8 @@ enum step read_system(delivery *d, uint64_t address, void *data, unsigned size);
 /* Are `size` bytes from `address` writable system data? Translates each page. */
 enum step probe_system(delivery *d, uint64_t address, unsigned size);
 enum step write_system(delivery *d, uint64_t address, const void *data, unsigned size);
+/* Put back what all stores since the beginning have replaced. */
+void undo_stores(delivery *d);
 
 /* Where the descriptor of `selector` lies. False: outside of its table. */
 bool descriptor_address(const cpu_env *env, uint16_t selector, uint64_t *address);

@@ -45,15 +45,6 @@ static enum step deliver(delivery *d)
     return d->env->efer & EFER_LMA ? deliver_long(d) : deliver_protected(d);
 }
 
-static void undo_busy(delivery *d)
-{
-    while (d->busy_count) {
-        d->busy_count--;
-        /* it has just been written, so the host has it */
-        d->memory->write(d->memory, d->busy[d->busy_count].gpa, &d->busy[d->busy_count].old, 1);
-    }
-}
-
 enum deliver_result events_deliver(cpu_env *env, physical *memory, const event *first)
 {
     uint8_t original[CHANGED_BYTES];
@@ -63,7 +54,7 @@ enum deliver_result events_deliver(cpu_env *env, physical *memory, const event *
     d.env = env;
     d.memory = memory;
     d.event = &current;
-    d.busy_count = 0;
+    d.store_count = 0;
     memcpy(original, env, CHANGED_BYTES);
     for (;;) {
         d.ext = current.kind == EVENT_SOFTWARE ? 0 : ERROR_EXT;
@@ -77,7 +68,7 @@ enum deliver_result events_deliver(cpu_env *env, physical *memory, const event *
             return DELIVERED;
         }
         if (result == STEP_HOST) {
-            undo_busy(&d);
+            undo_stores(&d);
             memcpy(env, original, CHANGED_BYTES);
             env->dr[7] = original_dr7;
             return DELIVER_HOST;

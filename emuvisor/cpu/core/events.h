@@ -5,6 +5,27 @@
 #include "env.h"
 #include "physical.h"
 
+/* exceptions (Intel SDM vol. 3, table 6-1) */
+enum {
+    VECTOR_DE = 0,
+    VECTOR_DB = 1,
+    VECTOR_NMI = 2,
+    VECTOR_BP = 3,
+    VECTOR_OF = 4,
+    VECTOR_BR = 5,
+    VECTOR_UD = 6,
+    VECTOR_NM = 7,
+    VECTOR_DF = 8,
+    VECTOR_TS = 10,
+    VECTOR_NP = 11,
+    VECTOR_SS = 12,
+    VECTOR_GP = 13,
+    VECTOR_PF = 14,
+    VECTOR_MF = 16,
+    VECTOR_AC = 17,
+    VECTOR_XM = 19
+};
+
 enum event_kind {
     EVENT_INTERRUPT, /* external, maskable or NMI: no DPL check, return address is RIP, EXT set in nested errors */
     EVENT_EXCEPTION, /* fault, trap or abort found by the processor; no DPL check */

@@ -1,8 +1,6 @@
 /* The page walk. Section numbers are of the Intel SDM, volume 3. */
 #include "paging.h"
 
-#include <string.h>
-
 /* paging entries (4.3 to 4.5) */
 #define PTE_P ((uint64_t)1 << 0)
 #define PTE_W ((uint64_t)1 << 1)
@@ -42,21 +40,11 @@ typedef struct {
 
 static inline uint64_t a20_mask(const cpu_env *env) { return (uint64_t)(int64_t)env->a20_mask; }
 
-static inline bool read_entry(physical *memory, uint64_t gpa, void *entry, unsigned size)
-{
-    const uint8_t *host = memory->host ? memory->host(memory, gpa) : NULL;
-    if (host) {
-        memcpy(entry, host, size);
-        return true;
-    }
-    return memory->read(memory, gpa, entry, size) == PHYSICAL_OK;
-}
-
 /* Follow one level: read entry `index` of `table` into the path. */
 static inline bool follow(const cpu_env *env, physical *memory, path *path, uint64_t table, uint64_t index)
 {
     uint64_t gpa = (table + index * path->entry_size) & a20_mask(env), value = 0;
-    if (!read_entry(memory, gpa, &value, path->entry_size))
+    if (physical_read(memory, gpa, &value, path->entry_size) != PHYSICAL_OK)
         return false;
     path->gpa[path->count] = gpa;
     path->value[path->count++] = value;
@@ -175,7 +163,7 @@ static enum walk_result walk_pae(const cpu_env *env, physical *memory, uint64_t 
 {
     uint64_t pdpte;
     uint64_t pdpte_gpa = ((env->cr[3] & CR3_TABLE_PAE) + (address >> 30) * 8) & a20_mask(env);
-    if (!read_entry(memory, pdpte_gpa, &pdpte, sizeof pdpte))
+    if (physical_read(memory, pdpte_gpa, &pdpte, sizeof pdpte) != PHYSICAL_OK)
         return WALK_HOST;
     if (!(pdpte & PTE_P) || pdpte & PDPTE_PAE_RESERVED)
         return unmapped(env, access, pdpte, out);

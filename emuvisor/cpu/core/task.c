@@ -94,15 +94,9 @@ static enum step save_old_task(delivery *d)
 
 static enum step set_busy(delivery *d, task *task)
 {
-    uint64_t gpa, address = task->descriptor_address + DESCRIPTOR_ACCESS_BYTE;
-    uint8_t old = (uint8_t)(task->descriptor.high >> 8), busy = old | TYPE_BUSY;
     task->descriptor.high |= TYPE_BUSY << 8;
-    TRY(translate(d, address, ACCESS_WRITE | ACCESS_IMPLICIT, &gpa));
-    if (d->memory->write(d->memory, gpa, &busy, sizeof busy) != PHYSICAL_OK)
-        return STEP_HOST;
-    d->busy[d->busy_count].gpa = gpa;
-    d->busy[d->busy_count++].old = old;
-    return STEP_OK;
+    uint8_t access_byte = (uint8_t)(task->descriptor.high >> 8);
+    return write_system(d, task->descriptor_address + DESCRIPTOR_ACCESS_BYTE, &access_byte, sizeof access_byte);
 }
 
 /* What a fault goes back to from now on. */

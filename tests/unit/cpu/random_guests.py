@@ -67,7 +67,7 @@ SEGMENTS = [
     CODE | LONG | PAGES,
     CODE | LONG | PAGES | dpl(3),
     CODE | LONG | CONFORMING | PAGES,
-    DATA | BIG | PAGES | dpl(1),
+    DATA | BIG | dpl(1),
     CODE | BIG | PAGES | dpl(1),
 ]
 CODE0, DATA0, CODE3, DATA3, CONF, CODE16, DATA16, CODE64, USER64, CONF64, DATA1, CODE1 = (
@@ -107,7 +107,7 @@ class Guest:
         for i, attributes in enumerate(SEGMENTS):
             limit = 0xFFFF if self.seldom(6) else 0xFFFFF
             if attributes & 0xF00 == 0x300 and self.seldom():
-                attributes, limit = attributes | 0x400, rng.choice([2, 0x5000])  # noqa: PLW2901
+                attributes, limit = attributes | 0x400, rng.choice([0, 2, 5, 8])  # noqa: PLW2901
             if self.seldom(3):
                 attributes &= ~0x100  # noqa: PLW2901
             entry = self._noise(descriptor(0, limit, attributes))

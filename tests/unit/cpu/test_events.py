@@ -173,6 +173,23 @@ def test_16_bit_tss_and_stack(cpu):
     assert words(data, after.rsp, 2, 4) == [0x8000, CODE3 | 3]
 
 
+@pytest.mark.parametrize("attributes", [0x9300, 0x9300 | BIG], ids=["SP", "ESP"])
+def test_the_stack_segments_b_bit_chooses_sp_or_esp(cpu, attributes):
+    data = handlers(tables(), 0x30)
+    state = protected(rsp=0x10004, ss=Segment(DATA0, 0x1000, 0x1FFFF, attributes))
+    _, after = cpu.deliver(state, data + bytearray(0x4000), Event(0x30, Kind.INTERRUPT))
+    assert after.rsp == (0xFFF8 if attributes & BIG else 0x1FFF8)
+
+
+@pytest.mark.parametrize(("limit", "vector"), [(0x4FF3, 0x30), (0x4FF4, SS)])
+def test_expand_down_stacks_end_above_their_limit(cpu, limit, vector):
+    data = idt(handlers(tables(), 0x30), {SS: gate(TASK, TSS2_SEL)})
+    good_task(data)
+    state = protected(rsp=0x5000, ss=Segment(DATA0, 0, limit, 0x9700 | BIG))
+    _, after = cpu.deliver(state, data, Event(0x30, Kind.INTERRUPT))
+    assert after.rip == (handler(0x30) if vector == 0x30 else 0x8888)
+
+
 def test_the_accessed_bit_of_the_handlers_segments_is_set(cpu):
     data = handlers(tables(), 0x30)
     for selector in (CODE0, DATA0):

@@ -1,0 +1,14 @@
+"""emuvisor's benchmarks: `python -m benchmarks` from the checkout; README.md says what each measures.
+
+__main__.py  the command line
+harness.py   warm-up, repeats, contenders in turns; what a benchmark is
+figures.py   median, spread, ratios, goals
+report.py    JSON, a table for the terminal, markdown for docs/performance.md
+machine.py   which machine the figures come from
+process.py   a program that is talked to over pipes, as over a serial line
+qemu.py      QEMU as a guest's process
+guests.py    emuvisor: as a guest's process, and inside this one
+shell.py     commands in a booted guest, timed from outside
+workloads/   one benchmark a file
+programs/    what runs in a process of its own
+"""

@@ -1,0 +1,85 @@
+"""What is made of repeated figures. All of them count: none is dropped as an outlier."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+
+__all__ = ["Goal", "Summary", "Verdict", "pairwise_ratio", "ratio_of_medians", "summarize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`spread` is the median absolute deviation from the median, in the figures' unit."""
+
+    count: int
+    median: float
+    minimum: float
+    maximum: float
+    spread: float
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """The summary of one or more figures."""
+    middle = median(values)
+    return Summary(
+        count=len(values),
+        median=middle,
+        minimum=min(values),
+        maximum=max(values),
+        spread=median(abs(value - middle) for value in values),
+    )
+
+
+def ratio_of_medians(values: Sequence[float], base: Sequence[float]) -> float | None:
+    """How many times `base` the values are; None when that says nothing (`base` is zero)."""
+    below = median(base)
+    return median(values) / below if below else None
+
+
+def pairwise_ratio(values: Sequence[float], base: Sequence[float]) -> float | None:
+    """The median of the ratios of what was measured right after each other.
+
+    A machine that slows down halfway moves the ratio of medians, not this one; when they differ much, the
+    machine was not quiet.
+    """
+    ratios = [a / b for a, b in zip(values, base, strict=False) if b]
+    return median(ratios) if ratios else None
+
+
+class Verdict(StrEnum):
+    """What became of a goal."""
+
+    MET = "met"
+    NOT_MET = "not met"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The figure of `contender` is to be at most `limit`: in its unit, or times that of `against`."""
+
+    limit: float
+    against: str | None = None
+    contender: str = "emuvisor"
+
+    def text(self, unit: str) -> str:
+        """For people: "at most 0.9x qemu", "at most 30 us"."""
+        return f"at most {self.limit:g}" + (f"x {self.against}" if self.against else f" {unit}")
+
+    def figure(self, values: Mapping[str, Sequence[float]]) -> float | None:
+        """What is held against the limit, from the figures by contender; None when one of the two is missing."""
+        own = values.get(self.contender)
+        if not own:
+            return None
+        if self.against is None:
+            return median(own)
+        base = values.get(self.against)
+        return ratio_of_medians(own, base) if base else None
+
+    def verdict(self, values: Mapping[str, Sequence[float]]) -> Verdict:
+        """Whether the figures by contender reach it."""
+        figure = self.figure(values)
+        if figure is None:
+            return Verdict.NOT_MEASURED
+        return Verdict.MET if figure <= self.limit else Verdict.NOT_MET

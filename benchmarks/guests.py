@@ -1,0 +1,96 @@
+"""emuvisor's guests: as a process of their own, and inside this process for what needs a finer clock."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.harness import BenchmarkError, Settings
+from emuvisor.cpu.pcpu import Pcpu
+from emuvisor.machine.config import ClockMode, GuestConfig, KernelConfig
+from emuvisor.machine.loaders.linux import Decompressor
+from emuvisor.machine.machine import Machine, Readiness
+from emuvisor.memory import FramePool
+from emuvisor.units import MIB
+
+__all__ = ["CHECKOUT", "NAME", "EmuvisorProcess", "debian_config", "machine", "program", "run_until"]
+
+NAME = "emuvisor"
+CHECKOUT = Path(__file__).resolve().parents[1]
+STEP_WORK = 2_000_000
+"""Bytes of guest code between two looks at what a guest inside this process has printed."""
+
+
+def program(name: str, *arguments: str) -> list[str]:
+    """The command line of a program in benchmarks/programs."""
+    return [sys.executable, "-m", f"benchmarks.programs.{name}", *arguments]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """What such a program finds its modules with."""
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **extra}
+
+
+@dataclass(frozen=True, slots=True)
+class EmuvisorProcess:
+    """A Python process that runs the image in emuvisor, its console on standard input and output."""
+
+    settings: Settings
+    clock: ClockMode = "host"
+    decompressor: Decompressor = "host"
+    name: str = field(default=NAME)
+
+    def argv(self) -> list[str]:
+        """The whole command line."""
+        image = self.settings.image
+        assert image is not None
+        return program(
+            "console",
+            str(image.kernel),
+            str(image.initrd),
+            f"{image.append} {self.settings.append}".strip(),
+            str(self.settings.memory_mib),
+            self.clock,
+            self.decompressor,
+        )
+
+
+def debian_config(settings: Settings, name: str = "guest", clock: ClockMode = "virtual") -> GuestConfig:
+    """The Debian image as a guest."""
+    image = settings.image
+    assert image is not None
+    return GuestConfig(
+        name=name,
+        memory=settings.memory_mib * MIB,
+        clock=clock,
+        kernel=KernelConfig(image.kernel, image.initrd, f"{image.append} {settings.append}".strip()),
+    )
+
+
+@contextmanager
+def machine(config: GuestConfig, pool: FramePool) -> Iterator[Machine]:
+    """A booted machine inside this process, without a host around it."""
+    built = Machine(config, pool)
+    try:
+        built.boot()
+        yield built
+    finally:
+        built.close()
+
+
+def run_until(guest: Machine, pcpu: Pcpu, text: str, send: str = "", timeout_s: float = 60) -> None:
+    """Type `send` and run the guest until it prints `text`. Raises BenchmarkError when it does not."""
+    seen: list[bool] = []
+    watch = guest.console.watch(text, lambda: seen.append(True))
+    guest.console.feed(send.encode())
+    end = time.perf_counter() + timeout_s
+    while not seen:
+        ended = guest.run_slice(pcpu, STEP_WORK).readiness is Readiness.ENDED
+        if ended or time.perf_counter() > end:
+            guest.console.unwatch(watch)
+            why = f"it ended: {guest.outcome}" if ended else f"not within {timeout_s:g} s"
+            raise BenchmarkError(f"no {text!r} from {guest.config.name}: {why}; it printed {guest.console.text[-400:]!r}")

@@ -1,0 +1,47 @@
+"""QEMU's TCG with the same files: one vCPU, the serial port on standard input and output."""
+
+import shutil
+from dataclasses import dataclass
+
+from benchmarks.harness import Context, Settings
+from benchmarks.machine import QEMU
+
+__all__ = ["NAME", "Qemu", "available"]
+
+NAME = "qemu"
+
+
+@dataclass(frozen=True, slots=True)
+class Qemu:
+    """`qemu-system-x86_64` as it boots the image."""
+
+    settings: Settings
+
+    name = NAME
+
+    def argv(self) -> list[str]:
+        """The whole command line. Without a network card: its option ROM would lengthen QEMU's boot."""
+        image = self.settings.image
+        assert image is not None
+        assert image.initrd is not None
+        return [
+            QEMU,
+            *("-machine", "pc", "-accel", "tcg", "-cpu", self.settings.qemu_cpu, "-smp", "1"),
+            *("-m", str(self.settings.memory_mib)),
+            *("-nographic", "-no-reboot", "-nic", "none"),
+            *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+            *("-append", f"{image.append} {self.settings.append}".strip()),
+        ]
+
+
+def available(context: Context) -> bool:
+    """Whether QEMU is installed; a notice when it is not."""
+    if shutil.which(QEMU) is None:
+        context.notice(f"qemu is skipped: {QEMU} is not installed (Debian: qemu-system-x86)")
+        return False
+    context.note(
+        f"QEMU runs with -machine pc -accel tcg -cpu {context.settings.qemu_cpu} -smp 1 "
+        f"-m {context.settings.memory_mib} -nographic -no-reboot -nic none, with the same kernel, initrd and "
+        "command line."
+    )
+    return True

@@ -1,0 +1,84 @@
+"""A booted Debian guest at whose shell commands are run, timed from outside on the host's clock."""
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from benchmarks.harness import BenchmarkError
+from benchmarks.process import ConsoleProcess
+from emuvisor.images.initramfs import BOOT_MARKER
+
+__all__ = ["BOOT_TIMEOUT_S", "GuestCommand", "Shell", "boot_seconds"]
+
+BOOT_TIMEOUT_S = 120
+PROMPT = "# "
+END = "EMUVISOR-END-42"
+PRINT_END = "echo EMUVISOR-END-$((6*7))"
+"""Printed only by running it: the echo of the typed line does not contain `END`."""
+
+
+class GuestCommand(Protocol):
+    """Something that boots the image with its console on standard input and output."""
+
+    @property
+    def name(self) -> str: ...
+    def argv(self) -> list[str]: ...
+
+
+def boot_seconds(guest: GuestCommand) -> float:
+    """From the start of the process to the first line of user space."""
+    with ConsoleProcess(guest.name, guest.argv()) as process:
+        _, when = process.expect(BOOT_MARKER, BOOT_TIMEOUT_S)
+        return when - process.started
+
+
+class Shell:
+    """`guest` booted to its shell. Use it as a context manager."""
+
+    def __init__(self, guest: GuestCommand) -> None:
+        self.name = guest.name
+        self._process = ConsoleProcess(guest.name, guest.argv())
+        try:
+            self._process.expect(BOOT_MARKER, BOOT_TIMEOUT_S)
+            self._process.expect(PROMPT, BOOT_TIMEOUT_S)
+        except BenchmarkError:
+            self._process.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process's number, for profilers."""
+        return self._process.pid
+
+    def define(self, name: str, command: str) -> None:
+        """Make `command` a shell function, so that the timed line is short to type. It prints the end marker."""
+        self._process.send(f"{name}() {{ {command}; {PRINT_END}; }}\n")
+        self._process.expect(PROMPT, 10)
+        self._process.send("echo defined-$((6*7))\n")
+        self._process.expect("defined-42", 10)
+        self._process.expect(PROMPT, 10)
+
+    def time(self, function: str, expected: str, timeout_s: float = 300) -> float:
+        """Host seconds from typing `function` to its end marker.
+
+        Raises BenchmarkError unless `expected` is in what it printed.
+        """
+        start = time.perf_counter()
+        self._process.send(f"{function}\n")
+        output, end = self._process.expect(END, timeout_s)
+        self._process.expect(PROMPT, 10)
+        if expected not in output:
+            raise BenchmarkError(f"{self.name}: {function} printed {output[-400:]!r}, without {expected!r}")
+        return end - start
+
+    def close(self) -> None:
+        """Switch the guest off."""
+        self._process.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,14 @@
+"""The command `emuvisor`. Nothing heavy is imported before a command needs it.
+
+entry.py     the parser, and how errors become messages and exit codes
+demo.py      `emuvisor demo`;   workloads.py: its guests, shows.py: its screens
+run.py       `emuvisor run`;    guests.py: options to configurations, session.py: from start to result,
+             keyboard.py, terminal.py, screen.py: typing and printing, results.py: exit codes and JSON
+images.py    `emuvisor images`
+doctor.py    `emuvisor doctor`; checks.py: what it looks at
+tables.py    a table for a terminal or for a file
+"""
+
+from emuvisor.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,104 @@
+"""From the options of `emuvisor run` to the guests' configurations. Every conflict is an error."""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from emuvisor.errors import UsageError
+from emuvisor.images import cache, debian
+from emuvisor.machine.config import (
+    ClockMode,
+    DiskConfig,
+    FlatConfig,
+    GuestConfig,
+    KernelConfig,
+    load_config,
+)
+from emuvisor.memory.stage2 import MAX_FRAMES
+from emuvisor.units import MIB, PAGE_SIZE
+
+__all__ = ["configs", "pool_size"]
+
+_SOURCES = ("image", "kernel", "flat", "firmware")
+_KERNEL_PARTS = ("initrd", "append", "decompressor")
+_BOOT_OPTIONS = (*_SOURCES, *_KERNEL_PARTS, "disk")
+_VALUES = ("name", "memory", "cpu", "clock", "until")
+
+FIRMWARE_SIZE = MIB
+"""A guest's ROMs, which count beside its RAM."""
+
+
+def configs(args: argparse.Namespace, default_clock: ClockMode) -> list[GuestConfig]:
+    """The guests that the options describe; `default_clock` holds where neither options nor a file name one.
+
+    Raises UsageError for options that contradict each other, ConfigError and ImageError for what they name.
+    """
+    values = {key: getattr(args, key) for key in _VALUES if getattr(args, key) is not None}
+    if args.timeout is not None:
+        values["timeout_s"] = args.timeout
+    if args.config:
+        return _from_files(args, values)
+    values.setdefault("clock", default_clock)
+    return [GuestConfig(**values, **_boot(args))]
+
+
+def pool_size(guests: Iterable[GuestConfig]) -> int:
+    """Bytes of host memory with which none of `guests` can ever run short, as far as one pool goes."""
+    total = sum(guest.memory + FIRMWARE_SIZE for guest in guests)
+    return min(total, (MAX_FRAMES - 1) * PAGE_SIZE)
+
+
+def _given(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Which options of `names` were given, as they are written."""
+    return [f"--{name}" for name in names if getattr(args, name) is not None]
+
+
+def _from_files(args: argparse.Namespace, values: dict[str, Any]) -> list[GuestConfig]:
+    if boot := _given(args, _BOOT_OPTIONS):
+        raise UsageError(f"{', '.join(boot)} with --config: what the guest boots stands in the configuration")
+    if len(args.config) > 1 and args.name is not None:
+        raise UsageError(f"--name is for one guest; there are {len(args.config)} --config")
+    guests = [replace(load_config(path), **values) for path in args.config]
+    name, count = Counter(guest.name for guest in guests).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{count} guests are called {name!r}; give each configuration a name of its own")
+    return guests
+
+
+def _boot(args: argparse.Namespace) -> dict[str, Any]:
+    """The part of a configuration that says what to boot."""
+    sources = _given(args, _SOURCES)
+    if len(sources) > 1:
+        raise UsageError(f"{' and '.join(sources)}: a guest boots from one of them")
+    if not sources and not args.disk:
+        raise UsageError("nothing to boot: give --image, --kernel, --flat, --firmware, --disk or --config")
+    boot: dict[str, Any] = {"disks": tuple(DiskConfig(path, readonly) for path, readonly in args.disk or ())}
+    if args.image is not None or args.kernel is not None:
+        boot["kernel"] = _kernel(args)
+    elif parts := _given(args, _KERNEL_PARTS):
+        raise UsageError(f"{', '.join(parts)} without --kernel or --image")
+    if args.flat is not None:
+        path, address, mode = args.flat
+        boot["flat"] = FlatConfig(path, address, mode) if mode else FlatConfig(path, address)
+    if args.firmware is not None:
+        boot["firmware"] = args.firmware
+    return boot
+
+
+def _kernel(args: argparse.Namespace) -> KernelConfig:
+    decompressor = args.decompressor or "host"
+    if args.image is None:
+        return KernelConfig(args.kernel, args.initrd, args.append or "", decompressor)
+    if args.initrd is not None:
+        raise UsageError("--initrd with --image: the image has its own")
+    image = cache.find(args.image)
+    if image is None:
+        if args.image in debian.RECIPES:
+            raise UsageError(
+                f"the image {args.image!r} is not here yet; get it with: emuvisor images pull {args.image}"
+            )
+        raise UsageError(f"there is no image {args.image!r}; 'emuvisor images list' shows what there is")
+    append = " ".join(part for part in (image.append, args.append) if part)
+    return KernelConfig(image.kernel, image.initrd, append, decompressor)

@@ -1,0 +1,134 @@
+/* What the guest's owner answers: ports, MMIO, CPUID; and the time stamp counter. */
+#include "hooks.h"
+
+#include "paging.h"
+
+static void fail(pcpu *p)
+{
+    p->vcpu->failed = true;
+    vcpu_attention(p->vcpu);
+}
+
+int on_rdtsc(uc_engine *engine, void *data)
+{
+    pcpu *p = data;
+    const uint64_t tsc = vcpu_tsc(p->vcpu);
+    (void)engine;
+    p->vcpu->counters[COUNT_RDTSC]++;
+    p->env->regs[R_AX] = (uint32_t)tsc;
+    p->env->regs[R_DX] = tsc >> 32;
+    return 1;
+}
+
+int on_rdtscp(uc_engine *engine, void *data)
+{
+    pcpu *p = data;
+    p->env->regs[R_CX] = (uint32_t)p->env->tsc_aux;
+    return on_rdtsc(engine, data);
+}
+
+int on_cpuid(uc_engine *engine, void *data)
+{
+    pcpu *p = data;
+    vcpu *v = p->vcpu;
+    uint32_t out[4] = {0, 0, 0, 0};
+    (void)engine;
+    v->counters[COUNT_CPUID]++;
+    if (!v->callbacks->cpuid(v, (uint32_t)p->env->regs[R_AX], (uint32_t)p->env->regs[R_CX], out))
+        fail(p);
+    p->env->regs[R_AX] = out[0];
+    p->env->regs[R_BX] = out[1];
+    p->env->regs[R_CX] = out[2];
+    p->env->regs[R_DX] = out[3];
+    return 1;
+}
+
+/* Before a handler runs, and after it. */
+static void begin_access(vcpu *v, uint64_t address, unsigned size, bool write, bool mmio, uint64_t value)
+{
+    v->leave = false;
+    v->access = (io_access){address, value, (uint8_t)size, write, mmio};
+}
+
+static void end_access(pcpu *p, bool ok, uint64_t value)
+{
+    vcpu *v = p->vcpu;
+    v->access.value = value;
+    if (!ok)
+        fail(p);
+    if (v->leave)
+        vcpu_attention(v);
+    if (v->memory->epoch != p->epoch)
+        flush_tlb(p);
+}
+
+/* A port access that the I/O permission bitmap refuses does not return from here. */
+static void check_port(pcpu *p, uint16_t port, unsigned size)
+{
+    cpu_env *env = p->env;
+    bool allowed = true;
+    event fault;
+    uint64_t address = 0;
+    if (!(env->hflags & HF_PE)
+        || (env_cpl(env) <= (env->eflags >> 12 & 3) && !(env->eflags & FL_VM)))
+        return;
+    const enum deliver_result result =
+        events_port_allowed(env, &p->vcpu->memory->physical, port, size, &allowed, &fault, &address);
+    if (result == DELIVERED && allowed)
+        return;
+    if (result == DELIVERED) {
+        p->has_forced = true;
+        p->forced = fault;
+        if (fault.vector == VECTOR_PF)
+            env->cr[2] = address;
+        p->vcpu->counters[COUNT_EXCEPTION]++;
+    }
+    unicorn.raise_exception_err(env, VECTOR_LEAVE, 0);
+}
+
+uint32_t on_in(uc_engine *engine, uint32_t port, int size, void *data)
+{
+    pcpu *p = data;
+    uint32_t value = 0;
+    (void)engine;
+    check_port(p, (uint16_t)port, (unsigned)size);
+    p->vcpu->counters[COUNT_PORT_READ]++;
+    begin_access(p->vcpu, port & 0xffff, (unsigned)size, false, false, 0);
+    const bool ok = p->vcpu->callbacks->port_read(p->vcpu, (uint16_t)port, (unsigned)size, &value);
+    end_access(p, ok, value);
+    return value;
+}
+
+void on_out(uc_engine *engine, uint32_t port, int size, uint32_t value, void *data)
+{
+    pcpu *p = data;
+    (void)engine;
+    check_port(p, (uint16_t)port, (unsigned)size);
+    p->vcpu->counters[COUNT_PORT_WRITE]++;
+    begin_access(p->vcpu, port & 0xffff, (unsigned)size, true, false, value);
+    end_access(p, p->vcpu->callbacks->port_write(p->vcpu, (uint16_t)port, (unsigned)size, value), value);
+}
+
+uint64_t on_mmio_read(uc_engine *engine, uint64_t gpa, unsigned size, void *data)
+{
+    pcpu *p = data;
+    uint64_t value = 0;
+    (void)engine;
+    p->vcpu->counters[COUNT_MMIO_READ]++;
+    begin_access(p->vcpu, gpa, size, false, true, 0);
+    const bool ok = p->vcpu->callbacks->mmio_read(p->vcpu, gpa, size, &value);
+    end_access(p, ok, value);
+    return value;
+}
+
+void on_mmio_write(uc_engine *engine, uint64_t gpa, unsigned size, uint64_t value, void *data)
+{
+    pcpu *p = data;
+    uint32_t frame;
+    (void)engine;
+    if (stage2_translate(p->vcpu->memory, gpa / PAGE_SIZE, false, &frame) == STAGE2_DISCARD)
+        return; /* ROM */
+    p->vcpu->counters[COUNT_MMIO_WRITE]++;
+    begin_access(p->vcpu, gpa, size, true, true, value);
+    end_access(p, p->vcpu->callbacks->mmio_write(p->vcpu, gpa, size, value), value);
+}

@@ -1,0 +1,155 @@
+/* What the engine asks when its TLB has no entry, and taking back what has become wrong. */
+#include "hooks.h"
+
+#include <string.h>
+
+#include "paging.h"
+#include "supervisor.h"
+
+void flush_tlb(pcpu *p)
+{
+    unicorn.ctl(p->engine, UC_CTL_TLB_FLUSH);
+    if (p->vcpu) {
+        p->epoch = p->vcpu->memory->epoch;
+        p->vcpu->counters[COUNT_TLB_FLUSH]++;
+    }
+}
+
+static void drop_translations(pcpu *p, uint64_t start, uint64_t end)
+{
+    p->dropping = true; /* Unicorn translates `start` as a virtual address: on_tlb_fill answers identically */
+    unicorn.ctl(p->engine, UC_CTL_TLB_FLUSH);
+    unicorn.ctl(p->engine, UC_CTL_TB_REMOVE_CACHE, start, end);
+    p->dropping = false;
+    flush_tlb(p);
+}
+
+static void forget_frame(pcpu *p, uint32_t frame)
+{
+    if (!(__atomic_load_n(&p->frames->fetched[frame], __ATOMIC_ACQUIRE) >> p->index & 1))
+        return;
+    drop_translations(p, (uint64_t)frame * PAGE_SIZE, (uint64_t)(frame + 1) * PAGE_SIZE);
+    __atomic_fetch_and(&p->frames->fetched[frame], ~(1u << p->index), __ATOMIC_ACQ_REL);
+}
+
+void drop_stale(pcpu *p)
+{
+    frame_range ranges[STALE_RANGES];
+    unsigned count;
+    if (__atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE) == 0)
+        return;
+    pthread_mutex_lock(&p->frames->lock);
+    count = p->stale.count;
+    p->stale.count = 0;
+    memcpy(ranges, p->stale.ranges, (count > STALE_RANGES ? 0 : count) * sizeof ranges[0]);
+    pthread_mutex_unlock(&p->frames->lock);
+    if (count > STALE_RANGES) {
+        unicorn.ctl(p->engine, UC_CTL_TB_FLUSH);
+        flush_tlb(p);
+        return;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (ranges[i].end - ranges[i].start == PAGE_SIZE)
+            forget_frame(p, (uint32_t)(ranges[i].start / PAGE_SIZE));
+        else
+            drop_translations(p, ranges[i].start, ranges[i].end);
+    }
+    if (p->vcpu)
+        p->vcpu->counters[COUNT_STALE] += count;
+}
+
+/* Any thread, under the frames' lock. */
+void on_stale(void *engine)
+{
+    pcpu *p = engine;
+    if (p->vcpu)
+        vcpu_attention(p->vcpu);
+}
+
+static bool refuse(pcpu *p, uint64_t page, bool fetch, bool host, uint32_t error_code)
+{
+    p->refused.valid = true;
+    p->refused.host = host;
+    p->refused.fetch = fetch;
+    p->refused.page = page;
+    p->refused.error_code = error_code;
+    return false;
+}
+
+bool on_tlb_fill(uc_engine *engine, uint64_t address, int type, uc_tlb_entry *entry, void *data)
+{
+    pcpu *p = data;
+    vcpu *v = p->vcpu;
+    cpu_env *env = p->env;
+    const bool fetch = type == UC_MEM_FETCH, write = type == UC_MEM_WRITE;
+    unsigned access = fetch ? ACCESS_FETCH : write ? ACCESS_WRITE : ACCESS_READ;
+    uint32_t frame;
+    walk w;
+    (void)engine;
+
+    if (p->dropping) {
+        entry->paddr = address;
+        entry->perms = UC_PROT_ALL;
+        return true;
+    }
+    v->counters[COUNT_TLB_FILL]++;
+    if (env_cpl(env) == 3)
+        access |= ACCESS_USER;
+    enum walk_result result = paging_walk(env, &v->memory->physical, address, access, &w);
+    if (result == WALK_FAULT && access & ACCESS_USER && !fetch
+        && supervisor_access(env, &v->memory->physical, address)) {
+        access = (access & ~(unsigned)ACCESS_USER) | ACCESS_IMPLICIT;
+        result = paging_walk(env, &v->memory->physical, address, access, &w);
+    }
+    if (result != WALK_OK)
+        return refuse(p, address, fetch, result == WALK_HOST, w.error_code);
+
+    const uint64_t faults = v->memory->faults;
+    const enum stage2_result found = stage2_translate(v->memory, w.gpa / PAGE_SIZE, write, &frame);
+    if (v->memory->epoch != p->epoch)
+        flush_tlb(p);
+    if (v->memory->faults != faults && found == STAGE2_READWRITE)
+        forget_frame(p, frame); /* a moment ago it may have been another guest's code */
+    switch (found) {
+    case STAGE2_HOST: return refuse(p, address, fetch, true, 0);
+    case STAGE2_NOTHING:
+        if (fetch) {
+            entry->paddr = (uint64_t)FRAME_ONES * PAGE_SIZE;
+            entry->perms = UC_PROT_EXEC;
+        } else {
+            entry->paddr = MMIO_BASE + (w.gpa & PAGE_MASK);
+            entry->perms = UC_PROT_READ | (w.writable ? UC_PROT_WRITE : 0);
+        }
+        return true;
+    case STAGE2_DISCARD:
+        if (write) {
+            entry->paddr = MMIO_BASE + (w.gpa & PAGE_MASK);
+            entry->perms = UC_PROT_WRITE;
+            return true;
+        }
+        break;
+    default: break;
+    }
+
+    const uint32_t mine = 1u << p->index;
+    const uint32_t fetched = __atomic_load_n(&p->frames->fetched[frame], __ATOMIC_ACQUIRE);
+    bool writable = found == STAGE2_READWRITE && w.writable;
+    bool executable = (fetched & mine) && w.executable;
+    if (fetch && !(fetched & mine)) {
+        /* From now on stores to this frame must be seen: no writable translation without EXEC may stay. */
+        __atomic_fetch_or(&p->frames->fetched[frame], mine, __ATOMIC_ACQ_REL);
+        flush_tlb(p);
+    }
+    if (!fetch && writable && (fetched & mine) && !executable) {
+        /* Data through a mapping that is not executable: code went away, or is being written by an alias. */
+        if (write)
+            forget_frame(p, frame);
+        else
+            writable = false;
+    }
+    if (writable && fetched & ~mine)
+        frames_changed(p->frames, frame, 0, PAGE_SIZE, (int)p->index);
+    entry->paddr = (uint64_t)frame * PAGE_SIZE;
+    entry->perms = UC_PROT_READ | (writable ? UC_PROT_WRITE : 0) | (executable || fetch ? UC_PROT_EXEC : 0);
+    return true;
+}
