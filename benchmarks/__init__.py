@@ -9,6 +9,7 @@ process.py   a program that is talked to over pipes, as over a serial line
 qemu.py      QEMU as a guest's process
 guests.py    emuvisor: as a guest's process, and inside this one
 shell.py     commands in a booted guest, timed from outside
+loop.py      a compute loop as machine code
 workloads/   one benchmark a file
 programs/    what runs in a process of its own
 """

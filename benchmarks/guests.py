@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.harness import BenchmarkError, Settings
+from benchmarks.harness import BenchmarkError, Context, Settings
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.machine.config import ClockMode, GuestConfig, KernelConfig
 from emuvisor.machine.loaders.linux import Decompressor
@@ -16,12 +16,20 @@ from emuvisor.machine.machine import Machine, Readiness
 from emuvisor.memory import FramePool
 from emuvisor.units import MIB
 
-__all__ = ["CHECKOUT", "NAME", "EmuvisorProcess", "debian_config", "machine", "program", "run_until"]
+__all__ = ["CHECKOUT", "NAME", "EmuvisorProcess", "debian_config", "environment", "has_image", "machine", "program", "run_until"]
 
 NAME = "emuvisor"
 CHECKOUT = Path(__file__).resolve().parents[1]
 STEP_WORK = 2_000_000
 """Bytes of guest code between two looks at what a guest inside this process has printed."""
+
+
+def has_image(context: Context, what: str) -> bool:
+    """Whether the Debian image can be booted; a notice that `what` is skipped when it cannot."""
+    if context.settings.image is None:
+        context.notice(f"{what} is skipped: no Debian image; run `emuvisor images pull debian`")
+        return False
+    return True
 
 
 def program(name: str, *arguments: str) -> list[str]:

@@ -18,6 +18,10 @@ HOST_RESERVE = 64 * MIB
 """Beyond the guest's memory, so that the pool is never what is measured."""
 
 
+def _show(data: bytes) -> None:
+    os.write(sys.stdout.fileno(), data)
+
+
 def _type(guest: Guest) -> None:
     while data := os.read(sys.stdin.fileno(), 4096):
         guest.type(data.decode(errors="replace"))
@@ -34,15 +38,11 @@ def main() -> int:
     )
     with Host(memory + HOST_RESERVE) as host:
         guest = host.create(config)
-        guest.console.listeners.append(lambda data: void(os.write(sys.stdout.fileno(), data)))
+        guest.console.listeners.append(_show)
         guest.start()
         threading.Thread(target=_type, args=(guest,), daemon=True).start()
         guest.wait()
         return 0 if guest.outcome is not None and not guest.outcome.crashed else 1
-
-
-def void(_value: object) -> None:
-    """Drop a value that a callback must not return."""
 
 
 if __name__ == "__main__":

@@ -64,14 +64,11 @@ class Result:
 
 def exit_code(results: Sequence[Result]) -> int:
     """The command's exit code: a crash counts most, then a timeout, then the first debug-exit."""
-    codes = [result.exit_code for result in results]
-    for worst in (Cut.TIMEOUT, Ending.DEBUG_EXIT):
-        if any(result.ending in _CRASHES for result in results):
-            return EXIT_CRASH
-        for result, code in zip(results, codes, strict=True):
-            if result.ending is worst:
-                return code
-    return 0
+    if any(result.ending in _CRASHES for result in results):
+        return EXIT_CRASH
+    if any(result.ending is Cut.TIMEOUT for result in results):
+        return EXIT_TIMEOUT
+    return next((result.exit_code for result in results if result.exit_code), 0)
 
 
 def document(results: Sequence[Result]) -> str:

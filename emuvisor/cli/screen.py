@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import TextIO
 
 from emuvisor.units import MIB
@@ -21,25 +22,27 @@ _COLOURS = (36, 32, 33, 35, 34, 31)  # ANSI foregrounds: cyan, green, yellow, ma
 
 
 class Outlet:
-    """Bytes from the pCPU threads for the main thread, which `wake` tells when there are some.
+    """Bytes from the pCPU threads for the main thread. `wake`, set by whoever takes them, says when there are some.
 
     When `limit` bytes wait, the guests wait: a slow reader slows them down and loses nothing.
     """
 
-    def __init__(self, wake: Callable[[], None], limit: int = OUTLET_LIMIT) -> None:
-        self._wake = wake
+    def __init__(self, limit: int = OUTLET_LIMIT) -> None:
+        self.wake: Callable[[], None] = _nothing
         self._limit: float = limit
+        self._open = True
         self._waiting = bytearray()
         self._changed = threading.Condition()
 
     def put(self, data: bytes) -> None:
-        """Append `data`; waits for room."""
+        """Append `data`; waits for room. Nothing happens when the outlet is closed."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < self._limit)
-            first = not self._waiting
+            if not self._open or not data:
+                return
+            if not self._waiting:
+                self.wake()
             self._waiting += data
-        if first and data:
-            self._wake()
 
     def take(self) -> bytes:
         """All that waits."""
@@ -49,12 +52,18 @@ class Outlet:
             self._changed.notify_all()
         return data
 
+    def close(self) -> None:
+        """Nobody takes any more: nobody waits, and `wake` is not called again."""
+        with self._changed:
+            self._open = False
+            self._limit = inf
+            self._changed.notify_all()
+
     @contextmanager
     def unlimited(self) -> Iterator[None]:
         """No guest waits for room inside: needed to take one off its pCPU from the thread that makes room."""
-        limit = self._limit
         with self._changed:
-            self._limit = float("inf")
+            limit, self._limit = self._limit, inf
             self._changed.notify_all()
         try:
             yield
@@ -99,9 +108,7 @@ class Screen:
     def __init__(self, stream: TextIO | None, names: Sequence[str]) -> None:
         self._stream = stream
         self._prefixers: dict[str, LinePrefixer] = {}
-        self.wake: Callable[[], None] = _nothing
-        """Called from a pCPU thread when there is something to show."""
-        self.outlet = Outlet(lambda: self.wake())
+        self.outlet = Outlet()
         if stream is not None and len(names) > 1:
             coloured = stream.isatty() and "NO_COLOR" not in os.environ
             width = max(map(len, names))

@@ -4,10 +4,8 @@ import os
 import select
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from emuvisor.cli.keyboard import HELP_TEXT, Key, Keyboard
 from emuvisor.cli.results import Cut, Result
@@ -16,47 +14,41 @@ from emuvisor.cli.terminal import raw_terminal
 from emuvisor.host import Guest, GuestState, Host
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.outcome import Ending
+from emuvisor.units import PAGE_SIZE, format_size
 
 __all__ = ["Session"]
 
 REFRESH_S = 0.004
 """Output is written at most this often: a guest prints byte by byte."""
-FULL_S = 0.02
+RETRY_S = 0.02
 """How soon to look again whether the guest took what it was sent."""
 
 
 class _Wakeup:
     """Lets other threads wake the main one out of `select`."""
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._read)
-        os.close(self._write)
 
     def fileno(self) -> int:
         return self._read
 
     def set(self) -> None:
-        try:
+        with suppress(BlockingIOError):  # full: the main thread is about to wake up anyway
             os.write(self._write, b"!")
-        except BlockingIOError:  # full: the main thread is going to wake up anyway
-            pass
 
     def clear(self) -> None:
-        try:
+        with suppress(BlockingIOError):
             while os.read(self._read, 4096):
                 pass
-        except BlockingIOError:
-            pass
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
 
 
 class Session:
-    """Runs guests on `host`, what they print on `screen`; `keyboard` types to the only one, if there is one."""
+    """Runs guests on `host` and shows on `screen` what they print; `keyboard` types to the only one."""
 
     def __init__(self, host: Host, screen: Screen, keyboard: Keyboard | None = None) -> None:
         self._host = host
@@ -64,28 +56,142 @@ class Session:
         self._keyboard = keyboard
         self._live: list[Guest] = []
         self._results: dict[str, Result] = {}
-        self._start = 0.0
+        self._started = 0.0
 
     def run(self, configs: Sequence[GuestConfig]) -> list[Result]:
-        """Run the guests to their ends; the results in the order of `configs`.
+        """Run the guests to their ends; the results are in the order of `configs`.
 
-        Raises ImageError and the like for a guest that cannot be started.
+        A guest that ended gives its memory back at once: others may wait for it. Raises ImageError, OutOfFrames and
+        the like for a guest that cannot be made or started.
         """
-        raw = nullcontext()
-        with ExitStack() as stack:
-            wakeup = stack.enter_context(_Wakeup())
-            # Whatever happens, no guest may wait for a screen that nobody writes any more.
-            stack.callback(self._host.close)
-            self._screen.wake = wakeup.set
-            self._host.listeners.append(lambda _event: wakeup.set())
-            self._live = [self._create(config) for config in configs]
-            if self._keyboard is not None and self._keyboard.terminal:
-                print("emuvisor: Ctrl-A X leaves, Ctrl-A H helps", file=sys.stderr)
-                stack.enter_context(raw_terminal(self._keyboard.descriptor))
-            stack.enter_context(self._screen.outlet.unlimited()) if False else None
-            self._start = time.monotonic()
-            for guest in self._live:
+        guests = [self._create(config) for config in configs]
+        with self._wakeup() as wakeup, self._raw_keyboard():
+            self._started = time.monotonic()
+            for guest in guests:
                 guest.start()
+                self._live.append(guest)
             while self._live:
                 self._wait(wakeup)
+                self._collect()
         return [self._results[config.name] for config in configs]
+
+    def _create(self, config: GuestConfig) -> Guest:
+        guest = self._host.create(config)
+        listener = self._screen.listener(config.name)
+        if listener is not None and guest.machine.consoles:
+            guest.console.listeners.append(listener)
+        return guest
+
+    @contextmanager
+    def _wakeup(self) -> Iterator[_Wakeup]:
+        """Set by every event of the host and by output."""
+        wakeup = _Wakeup()
+
+        def heard(_event: object) -> None:
+            wakeup.set()
+
+        self._host.listeners.append(heard)
+        self._screen.outlet.wake = wakeup.set
+        try:
+            yield wakeup
+        finally:
+            with self._host.lock:
+                self._host.listeners.remove(heard)
+            self._screen.outlet.close()  # also lets guests go on that wait for room
+            wakeup.close()
+
+    @contextmanager
+    def _raw_keyboard(self) -> Iterator[None]:
+        keyboard = self._keyboard
+        if keyboard is None or not keyboard.terminal:
+            yield
+            return
+        print("emuvisor: Ctrl-A X leaves, Ctrl-A H helps", file=sys.stderr)
+        with raw_terminal(keyboard.descriptor):
+            yield
+
+    def _wait(self, wakeup: _Wakeup) -> None:
+        """Wait until something happens, and handle what came from keyboard and guests."""
+        ends = [end for guest in self._live if (end := self._deadline(guest)) is not None]
+        timeout = max(0.0, min(ends) - time.monotonic()) if ends else None
+        sources: list[_Wakeup | int] = [wakeup]
+        keyboard = self._keyboard
+        if keyboard is not None and not keyboard.at_end:
+            # A pipe is read as fast as the guest takes it; a terminal at once, for the command keys' sake.
+            if keyboard.terminal or not self._live[0].console.has_input:
+                sources.append(keyboard.descriptor)
+            else:
+                timeout = RETRY_S if timeout is None else min(timeout, RETRY_S)
+        ready = select.select(sources, (), (), timeout)[0]
+        wakeup.clear()
+        if keyboard is not None and keyboard.descriptor in ready:
+            self._type(keyboard)
+        if self._screen.show():
+            time.sleep(REFRESH_S)
+
+    def _deadline(self, guest: Guest) -> float | None:
+        timeout_s = guest.config.timeout_s
+        return None if timeout_s is None else self._started + timeout_s
+
+    def _type(self, keyboard: Keyboard) -> None:
+        for item in keyboard.read():
+            if item is Key.HELP:
+                print(HELP_TEXT, end="", file=sys.stderr)
+            elif item is Key.LEAVE:
+                for guest in list(self._live):
+                    self._cut(guest, Cut.LEFT)
+                return
+            elif isinstance(item, bytes):
+                self._live[0].type(item)
+
+    def _collect(self) -> None:
+        """Record what has ended, end what has no time or memory left."""
+        before = len(self._live)
+        now = time.monotonic()
+        for guest in list(self._live):
+            deadline = self._deadline(guest)
+            if guest.state is not GuestState.RUNNING and guest.outcome is not None:
+                self._ended(guest)
+            elif deadline is not None and now >= deadline:
+                self._cut(guest, Cut.TIMEOUT, f"no end after {guest.config.timeout_s:g} s")
+        starved = [guest for guest in self._live if guest.state is GuestState.PAUSED and guest.outcome is None]
+        if len(self._live) < before:
+            for guest in starved:
+                guest.resume()
+        elif starved and len(starved) == len(self._live):
+            limit = self._host.pool.limit
+            for guest in starved:
+                self._cut(
+                    guest,
+                    Cut.NO_MEMORY,
+                    f"all {limit} frames of the host ({format_size(limit * PAGE_SIZE)}) are taken; "
+                    f"--pool gives it more",
+                )
+
+    def _cut(self, guest: Guest, why: Cut, message: str = "") -> None:
+        """End a guest that has not ended by itself."""
+        with self._screen.outlet.unlimited(), self._host.lock:
+            if guest.state is GuestState.RUNNING:
+                guest.pause()
+        if guest.outcome is None:
+            self._record(guest, why, 0, message)
+        else:
+            self._ended(guest)
+
+    def _ended(self, guest: Guest) -> None:
+        assert guest.outcome is not None
+        self._record(guest, guest.outcome.ending, guest.outcome.code, guest.outcome.message)
+
+    def _record(self, guest: Guest, ending: Ending | Cut, code: int, message: str) -> None:
+        self._screen.finish(guest.name)
+        self._results[guest.name] = Result(
+            name=guest.name,
+            ending=ending,
+            code=code,
+            message=message,
+            seconds=time.monotonic() - self._started,
+            statistics=guest.statistics(),
+            console=guest.console.text if guest.machine.consoles else "",
+        )
+        self._live.remove(guest)
+        guest.delete()

@@ -113,9 +113,9 @@ class Guest:
         uarts = self.machine.board.uarts
         return any(c.has_input and u.room for c, u in zip(self.machine.consoles, uarts, strict=True))
 
-    def type(self, text: str) -> None:
+    def type(self, text: str | bytes) -> None:
         """Type `text` on the console."""
-        self.console.feed(text.encode())
+        self.console.feed(text.encode() if isinstance(text, str) else text)
         with self.host.lock:
             self.host.wake(self)
 

@@ -26,8 +26,9 @@ enum step { STEP_OK, STEP_FAULT, STEP_HOST };
             return result_;                                                                                    \
     } while (0)
 
-/* Five events at most come after each other (an interrupt, a contributory fault, a page fault, #DF), and none
- * stores more than a task switch does: 19 words, 6 accessed bits, an error code, some of them in two pieces. */
+/* Four events at most come after each other (an interrupt, a contributory fault, a page fault, #DF), and none
+ * stores more than a task switch does: 17 words, a busy bit, 6 accessed bits, an error code; words lie in two
+ * pieces at most. */
 #define STORES_MAX 256
 
 typedef struct {

@@ -3,6 +3,10 @@
 
 #include "paging.h"
 
+/* Work charged for a port or MMIO access: 1 us of guest time, as on an ISA bus. Without it a guest that polls a
+ * timer would need hundreds of accesses for a microsecond to pass. */
+#define ACCESS_WORK 1000
+
 static void fail(pcpu *p)
 {
     p->vcpu->failed = true;
@@ -46,6 +50,7 @@ int on_cpuid(uc_engine *engine, void *data)
 /* Before a handler runs, and after it. */
 static void begin_access(vcpu *v, uint64_t address, unsigned size, bool write, bool mmio, uint64_t value)
 {
+    v->work += ACCESS_WORK;
     v->leave = false;
     v->access = (io_access){address, value, (uint8_t)size, write, mmio};
 }

@@ -8,6 +8,14 @@
 
 #define HF2_NMI (1u << 2) /* Unicorn clears it on IRET */
 
+static _Thread_local pcpu *running; /* on this thread */
+
+void unicorn_block_left(void)
+{
+    if (running)
+        uncount(running);
+}
+
 static bool interruptible(const cpu_env *env)
 {
     return (env->eflags & FL_IF) && !(env->hflags & HF_INHIBIT_IRQ);
@@ -192,7 +200,9 @@ enum exit_reason pcpu_run(pcpu *p, uint64_t budget)
     v->leave = false;
     v->budget_end = v->work + budget < v->work ? UINT64_MAX : v->work + budget;
     v->running = true;
+    running = p;
     const enum exit_reason reason = run_loop(p, v);
+    running = NULL;
     v->running = false;
     return reason;
 }

@@ -29,6 +29,21 @@ static void no_request(void *engine, uint32_t in_delay_slot)
     (void)in_delay_slot;
 }
 
+/* Unicorn leaves a block in its middle: the core takes what has not run off the count. */
+static void leave_block(void *cpu)
+{
+    unicorn_block_left();
+    unicorn.loop_exit_noexc(cpu);
+}
+
+/* RDRAND: no CPU model shows it, but the engine executes it. It never has a number ready (CF is 0): a guest's run
+ * must not depend on the host's entropy. */
+static uint64_t no_random(cpu_env *env)
+{
+    env->cc_src = 0;
+    return 0;
+}
+
 static const char *resolve(void *library)
 {
     const struct {
@@ -50,6 +65,7 @@ static const char *resolve(void *library)
         {&unicorn.reg_write, "uc_reg_write"},
         {&unicorn.raise_exception_err, "raise_exception_err_x86_64"},
         {&unicorn.update_dr7, "cpu_x86_update_dr7_x86_64"},
+        {&unicorn.loop_exit_noexc, "cpu_loop_exit_noexc_x86_64"},
     };
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *address = dlsym(library, symbols[i].name);
@@ -271,5 +287,8 @@ const char *unicorn_load(const char *path, bool short_code)
     if (short_code)
         unicorn.short_code = relocate(library, "check_exit_request_x86_64", (void *)no_check) > 0
                              && relocate(library, "helper_check_exit_request_x86_64", (void *)no_request) > 0;
+    if (relocate(library, "cpu_loop_exit_noexc_x86_64", (void *)leave_block) <= 0
+        || relocate(library, "helper_rdrand_x86_64", (void *)no_random) <= 0)
+        return FAIL("libunicorn does not call its internal functions through pointers that can be replaced");
     return probe();
 }

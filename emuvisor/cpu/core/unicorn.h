@@ -91,6 +91,7 @@ typedef struct {
     /* Internal, by their exported names. */
     void (*raise_exception_err)(cpu_env *, int vector, int error_code); /* leaves the block by longjmp */
     void (*update_dr7)(cpu_env *, uint32_t dr7);                        /* hardware breakpoints in and out */
+    void (*loop_exit_noexc)(void *cpu);                                 /* leaves the block by longjmp */
 
     size_t invalid_address_offset; /* in uc_engine: the full address of the last refused access */
     bool short_code; /* the exit checks in translated code have been taken out: see no_check in unicorn.c */
@@ -107,6 +108,11 @@ cpu_env *unicorn_find_env(uc_engine *engine);
 
 /* A state as a new engine has it: the ground on which vCPU states are written. */
 extern cpu_env unicorn_pristine;
+
+/* Defined by the core (run.c). The engine leaves a block in its middle without an exception, to enter its rest anew
+ * as another block: a store has changed the block's own code, or met a data breakpoint. The registers are those
+ * before the store's instruction. */
+void unicorn_block_left(void);
 
 /* A host breakpoint or other wish to leave at this very instruction. */
 #define VECTOR_LEAVE 0x1f2

@@ -1,0 +1,107 @@
+"""`emuvisor images`: ready-made guests in the user's cache."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from emuvisor.cli.tables import show_table
+from emuvisor.units import format_size
+
+if TYPE_CHECKING:
+    from emuvisor.images.cache import Image
+    from emuvisor.images.debian import Progress
+
+__all__ = ["add_to", "execute_list", "execute_pull"]
+
+
+def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "images",
+        help="fetch and list ready-made guests",
+        description="Ready-made guests, built from Debian's packages and kept in the user's cache "
+        "($EMUVISOR_CACHE, else emuvisor/ in $XDG_CACHE_HOME or ~/.cache).",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    pull = actions.add_parser("pull", help="fetch and build an image", description="Fetch and build an image.")
+    pull.add_argument("name", metavar="NAME", help="debian (a shell on a cloud kernel) or debian-memtest")
+    pull.set_defaults(execute=execute_pull)
+    listing = actions.add_parser("list", help="list images", description="List the images that can be had.")
+    listing.add_argument("--json", action="store_true", help="print JSON, of the installed images alone")
+    listing.set_defaults(execute=execute_list)
+
+
+def execute_pull(args: argparse.Namespace) -> int:
+    """Fetch and build the image `args.name`."""
+    from emuvisor.images.debian import pull
+
+    with _progress() as progress:
+        image = pull(args.name, progress)
+    versions = ", ".join(f"{package} {version}" for package, version in image.packages.items())
+    print(f"{image.name}: {format_size(image.size)} in {image.path} ({versions})")
+    print(f"Boot it with: emuvisor run --image {image.name}")
+    return 0
+
+
+def execute_list(args: argparse.Namespace) -> int:
+    """List the images in the cache, and those that can be pulled."""
+    from emuvisor.images.cache import list_images
+    from emuvisor.images.debian import RECIPES
+
+    images = list_images()
+    if args.json:
+        print(json.dumps([_as_dict(image) for image in images], indent=2))
+        return 0
+    rows = [
+        (
+            image.name,
+            format_size(image.size),
+            ", ".join(f"{package} {version}" for package, version in image.packages.items()),
+        )
+        for image in images
+    ]
+    missing = [name for name in RECIPES if name not in {image.name for image in images}]
+    rows += [(name, "", f"not here yet; emuvisor images pull {name}") for name in missing]
+    show_table(("image", "size", "made from"), rows, right=("size",))
+    return 0
+
+
+def _as_dict(image: "Image") -> dict[str, Any]:
+    return {
+        "name": image.name,
+        "path": str(image.path),
+        "kernel": str(image.kernel),
+        "initrd": None if image.initrd is None else str(image.initrd),
+        "append": image.append,
+        "packages": dict(image.packages),
+        "size": image.size,
+    }
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """Shows the steps on standard error: a bar on a terminal, a line for each one elsewhere."""
+    if not sys.stderr.isatty():
+
+        def line(step: str, done: int, total: int) -> None:
+            if done < total:
+                print(f"[{done + 1}/{total}] {step}", file=sys.stderr)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
