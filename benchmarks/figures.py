@@ -68,7 +68,7 @@ class Goal:
         return f"at most {self.limit:g}" + (f"x {self.against}" if self.against else f" {unit}")
 
     def figure(self, values: Mapping[str, Sequence[float]]) -> float | None:
-        """What is held against the limit, from the figures by contender; None when one of the two is missing."""
+        """What is held against the limit, from the figures by contender; None when one of them is missing."""
         own = values.get(self.contender)
         if not own:
             return None

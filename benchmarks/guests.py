@@ -1,12 +1,10 @@
 """emuvisor's guests: as a process of their own, and inside this process for what needs a finer clock."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from benchmarks.harness import BenchmarkError, Context, Settings
 from emuvisor.cpu.pcpu import Pcpu
@@ -16,10 +14,17 @@ from emuvisor.machine.machine import Machine, Readiness
 from emuvisor.memory import FramePool
 from emuvisor.units import MIB
 
-__all__ = ["CHECKOUT", "NAME", "EmuvisorProcess", "debian_config", "environment", "has_image", "machine", "program", "run_until"]
+__all__ = [
+    "NAME",
+    "EmuvisorProcess",
+    "debian_config",
+    "has_image",
+    "machine",
+    "program",
+    "run_until",
+]
 
 NAME = "emuvisor"
-CHECKOUT = Path(__file__).resolve().parents[1]
 STEP_WORK = 2_000_000
 """Bytes of guest code between two looks at what a guest inside this process has printed."""
 
@@ -35,12 +40,6 @@ def has_image(context: Context, what: str) -> bool:
 def program(name: str, *arguments: str) -> list[str]:
     """The command line of a program in benchmarks/programs."""
     return [sys.executable, "-m", f"benchmarks.programs.{name}", *arguments]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """What such a program finds its modules with."""
-    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, **extra}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +100,6 @@ def run_until(guest: Machine, pcpu: Pcpu, text: str, send: str = "", timeout_s: 
         if ended or time.perf_counter() > end:
             guest.console.unwatch(watch)
             why = f"it ended: {guest.outcome}" if ended else f"not within {timeout_s:g} s"
-            raise BenchmarkError(f"no {text!r} from {guest.config.name}: {why}; it printed {guest.console.text[-400:]!r}")
+            raise BenchmarkError(
+                f"no {text!r} from {guest.config.name}: {why}; it printed {guest.console.text[-400:]!r}"
+            )

@@ -1,4 +1,7 @@
-"""Runs benchmarks: warm-up, repeats, the contenders of a task in turns (A B A B), so that both see the same machine."""
+"""Runs benchmarks: warm-up, repeats, and the contenders of a task in turns (A B A B).
+
+So all of them see the same machine, quiet or not.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +16,8 @@ from emuvisor.images.cache import Image
 __all__ = [
     "Benchmark",
     "BenchmarkError",
-    "Context",
     "Contender",
+    "Context",
     "Progress",
     "Result",
     "Row",
@@ -72,7 +75,7 @@ class Task:
 
 
 class Context:
-    """What a benchmark gets: the settings, and where it says what it leaves out and what a reader must know."""
+    """What a benchmark gets: the settings, and where to say what it leaves out and what readers must know."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -63,7 +63,7 @@ def describe(proc: Path = Path("/proc"), cpu: Path = Path("/sys/devices/system/c
 
 
 def warnings(load: float, cores: int, governor: str) -> tuple[str, ...]:
-    """Why a machine with this load average and frequency governor gives poor figures; empty when it does not."""
+    """Why a machine with this load average and frequency governor gives poor figures."""
     found = []
     if load > cores / 4:
         found.append(f"the machine was busy when the run began: load average {load:.2f} on {cores} cores")

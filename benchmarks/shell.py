@@ -51,7 +51,7 @@ class Shell:
         return self._process.pid
 
     def define(self, name: str, command: str) -> None:
-        """Make `command` a shell function, so that the timed line is short to type. It prints the end marker."""
+        """Make `command` and an end marker a shell function, so that the timed line is short to type."""
         self._process.send(f"{name}() {{ {command}; {PRINT_END}; }}\n")
         self._process.expect(PROMPT, 10)
         self._process.send("echo defined-$((6*7))\n")

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 
 from benchmarks.figures import Goal
-from benchmarks.guests import NAME, environment, program
-from benchmarks.harness import BenchmarkError, Context, Contender, Task, one
+from benchmarks.guests import NAME, program
+from benchmarks.harness import BenchmarkError, Contender, Context, Task, one
+from benchmarks.process import environment
 from emuvisor.cpu.engine import KEEP_CHECKS
 
 __all__ = ["Bare"]
@@ -33,8 +34,9 @@ class Bare:
         checksums: dict[str, int] = {}
         measure = partial(_measure, turns, checksums)
         context.note(
-            f"{turns // 1_000_000} million turns. 'checks kept' leaves Unicorn's exit check behind every guest load "
-            "and store in place, as Unicorn alone has it; emuvisor takes it out. Checksums are compared."
+            f"{turns // 1_000_000} million turns. 'checks kept' leaves Unicorn's exit check behind "
+            "every guest load and store in place, as Unicorn alone has it; emuvisor takes it out. "
+            "Checksums are compared."
         )
         yield [
             Task(
@@ -43,7 +45,9 @@ class Bare:
                 contenders=[
                     Contender(NAME, one(FIGURE, partial(measure, "compute", {}))),
                     Contender(UNICORN, one(FIGURE, partial(measure, "bare", {}))),
-                    Contender("emuvisor, checks kept", one(FIGURE, partial(measure, "compute", {KEEP_CHECKS: "1"}))),
+                    Contender(
+                        "emuvisor, checks kept", one(FIGURE, partial(measure, "compute", {KEEP_CHECKS: "1"}))
+                    ),
                 ],
                 goals={FIGURE: Goal(1.2, UNICORN, NAME)},
                 against=UNICORN,

@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks import qemu
 from benchmarks.figures import Goal
 from benchmarks.guests import NAME, EmuvisorProcess, has_image
-from benchmarks.harness import Context, Contender, Task, one
+from benchmarks.harness import Contender, Context, Task, one
 from benchmarks.shell import GuestCommand, boot_seconds
 
 __all__ = ["Boot"]
@@ -16,7 +16,7 @@ FIGURE = "boot to user space"
 
 
 class Boot:
-    """Whole processes: the interpreter's start, loading and unpacking the kernel, and QEMU's firmware count."""
+    """Whole processes: Python's start, loading and unpacking the kernel, and QEMU's firmware count."""
 
     name = "boot"
     measures = "seconds from the start of the process to the guest's EMUVISOR-BOOT-OK"
@@ -32,11 +32,14 @@ class Boot:
         if qemu.available(context):
             guests.append(qemu.Qemu(settings))
         guests.append(EmuvisorProcess(settings, clock="virtual", name="emuvisor, virtual clock"))
-        guests.append(EmuvisorProcess(settings, decompressor="guest", name="emuvisor, bzImage's own decompressor"))
+        guests.append(
+            EmuvisorProcess(settings, decompressor="guest", name="emuvisor, bzImage's own decompressor")
+        )
         context.note(
-            'emuvisor runs with clock="host", because QEMU\'s guest follows the wall clock too: both get as many timer '
-            "interrupts a second, and both wait when the kernel waits. The kernel's payload is unpacked by the host, "
-            "and QEMU's by the kernel's own code, unless the line says otherwise."
+            'emuvisor runs with clock="host", because QEMU\'s guest follows the wall clock too: both '
+            "get as many timer interrupts a second, and both wait when the kernel waits. The kernel's "
+            "payload is unpacked by the host, and QEMU's by the kernel's own code, unless the line "
+            "says otherwise."
         )
         yield [
             Task(

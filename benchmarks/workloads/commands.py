@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks import qemu
 from benchmarks.figures import Goal
 from benchmarks.guests import NAME, EmuvisorProcess, has_image
-from benchmarks.harness import BenchmarkError, Context, Contender, Settings, Task, one
+from benchmarks.harness import BenchmarkError, Contender, Context, Settings, Task, one
 from benchmarks.shell import GuestCommand, Shell
 from emuvisor.units import KIB, MIB
 
@@ -82,12 +82,14 @@ class Commands:
         settings = context.settings
         wanted = commands(settings.quick)
         context.note(
-            'emuvisor runs with clock="host", as QEMU\'s guest does: as many timer interrupts a second for both. '
-            "Ratios are against QEMU; results are checked."
+            'emuvisor runs with clock="host", as QEMU\'s guest does: as many timer interrupts a second '
+            "for both. Ratios are against QEMU; results are checked."
         )
         with ExitStack() as stack:
             shells = [
-                shell for guest in _contenders(context, settings) if (shell := _boot(stack, context, guest, wanted))
+                shell
+                for guest in _contenders(context, settings)
+                if (shell := _boot(stack, context, guest, wanted))
             ]
             yield [
                 Task(

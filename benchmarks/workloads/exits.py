@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.figures import Goal
 from benchmarks.guests import NAME, machine
-from benchmarks.harness import BenchmarkError, Context, Contender, Task
+from benchmarks.harness import BenchmarkError, Contender, Context, Task
 from emuvisor import firmware
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.machine.boards.isa import POST
@@ -32,7 +32,7 @@ KINDS = {
     8: "software interrupt from ring 3",
     9: "syscall from ring 3",
 }
-"""By the number that the guest shows at the POST port; firmware/vmexit/README.md says what a turn of each is."""
+"""By the number that the guest shows at the POST port; firmware/vmexit/README.md has a turn of each."""
 GOALS = {kind: Goal(1.5) for kind in ("port out", "port in", "MMIO read")}
 
 TURNS = 200_000
@@ -89,9 +89,10 @@ class Exits:
         """One task, which gives a figure for each kind."""
         turns = QUICK_TURNS if context.settings.quick else TURNS
         context.note(
-            f"{turns} turns a kind. Ports and MMIO reach a Python device that returns a number; cpuid is answered in "
-            'Python, hlt goes through the machine and its timer (clock="virtual", which skips the waiting); rdtsc, page '
-            "fault, interrupt and syscall stay in the C core and include the guest's handler and its way back."
+            f"{turns} turns a kind. Ports and MMIO reach a Python device that returns a number; cpuid "
+            'is answered in Python, hlt goes through the machine and its timer (clock="virtual", '
+            "which skips the waiting); rdtsc, page fault, interrupt and syscall stay in the C core "
+            "and include the guest's handler and its way back."
         )
         with tempfile.TemporaryDirectory() as folder:
             image = Path(folder, f"{GUEST}.bin")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.figures import Goal
 from benchmarks.guests import NAME, debian_config, has_image, machine, run_until
-from benchmarks.harness import Context, Contender, Task, one
+from benchmarks.harness import Contender, Context, Task, one
 from emuvisor import firmware
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.images.initramfs import BOOT_MARKER
@@ -47,8 +47,9 @@ class Switch:
         pool = FramePool(GIB)
         pcpu = Pcpu(pool)
         context.note(
-            f"{turns} slices of {SLICE_WORK} bytes of code of each of two guests in turns (A B A B), less the time of "
-            "the same work in two runs (A A B B). What the guests' own misses cost after a switch is in it."
+            f"{turns} slices of {SLICE_WORK} bytes of code of each of two guests in turns (A B A B), "
+            "less the time of the same work in two runs (A A B B). What the guests' own misses cost "
+            "after a switch is in it."
         )
         with ExitStack() as stack:
             spin = [stack.enter_context(machine(config, pool)) for config in _spin_configs(stack)]
@@ -59,7 +60,9 @@ class Switch:
             if has_image(context, SWITCH_DEBIAN):
                 debian = []
                 for number in range(2):
-                    guest = stack.enter_context(machine(debian_config(context.settings, f"debian{number}"), pool))
+                    guest = stack.enter_context(
+                        machine(debian_config(context.settings, f"debian{number}"), pool)
+                    )
                     run_until(guest, pcpu, BOOT_MARKER)
                     run_until(guest, pcpu, "looping", f"echo loop''ing; {ENDLESS_LOOP}\n")
                     debian.append(guest)

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 STATE_SIZE: int
 
@@ -22,7 +22,7 @@ class Vcpu:
     host_clock: bool
     halted: bool
     nmi: bool
-    def __init__(self, memory: Stage2, handler: Any) -> None: ...
+    def __new__(cls, memory: Stage2, handler: Any) -> Self: ...
     @property
     def interrupts_enabled(self) -> bool: ...
     @property
@@ -55,9 +55,21 @@ class Pcpu:
     def unload(self) -> None: ...
 
 def load(path: str, short_code: bool, /) -> tuple[bytes, bool]: ...
-def check_walk(env: bytes, memory: Any, address: int, access: int, /) -> tuple[int, int, int, bool, bool, int]: ...
+
+# For the tests: the core's page walk and event delivery on a flat memory. `accesses` is how many accesses the
+# memory grants before it refuses one, as a host without a free frame would.
+def check_walk(
+    env: bytearray, memory: Any, address: int, access: int, accesses: int = ..., /
+) -> tuple[int, int, int, bool, bool, int]: ...
 def check_deliver(
-    env: bytearray, memory: Any, vector: int, kind: int, error_code: int | None, instruction: int, /
+    env: bytearray,
+    memory: Any,
+    vector: int,
+    kind: int,
+    error_code: int | None,
+    instruction: int,
+    accesses: int = ...,
+    /,
 ) -> int: ...
 def check_syscall(env: bytearray, memory: Any, length: int, /) -> int: ...
 def check_sysenter(env: bytearray, memory: Any, /) -> int: ...

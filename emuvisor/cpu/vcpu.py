@@ -1,7 +1,7 @@
 """A guest's processor: state that any pCPU can load."""
 
 import hashlib
-from typing import Protocol
+from typing import Protocol, Self
 
 from emuvisor.cpu import _core
 from emuvisor.cpu.engine import engine
@@ -66,7 +66,7 @@ class Vcpu(_core.Vcpu):
     guest time on the virtual clock.
     """
 
-    def __new__(cls, memory: _core.Stage2, handler: Handler) -> "Vcpu":
+    def __new__(cls, memory: _core.Stage2, handler: Handler) -> Self:
         """Raises EngineError when there is no usable Unicorn."""
         engine()
         return super().__new__(cls, memory, handler)

@@ -101,10 +101,11 @@ class FlatConfig:
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
-    """A raw disk image."""
+    """A raw disk image: a hard disk, or a floppy disk of 1.44 MB and the like."""
 
     path: Path
     readonly: bool = False
+    floppy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,14 @@ def _flat(table: "_Table | None") -> FlatConfig | None:
 
 
 def _disk(table: "_Table") -> DiskConfig:
-    return table.build(DiskConfig, {"path": table.path("path"), "readonly": table.boolean("readonly")})
+    return table.build(
+        DiskConfig,
+        {
+            "path": table.path("path"),
+            "readonly": table.boolean("readonly"),
+            "floppy": table.boolean("floppy"),
+        },
+    )
 
 
 _T = TypeVar("_T")

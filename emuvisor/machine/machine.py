@@ -25,7 +25,9 @@ from emuvisor.memory import FramePool, GuestMemory
 
 __all__ = ["Activity", "Machine", "Readiness"]
 
+FIRST_FLOPPY = 0x00
 FIRST_HARD_DISK = 0x80
+"""BIOS drive numbers."""
 FLAG_IF = 1 << 9
 
 
@@ -106,7 +108,10 @@ class Machine:
         if epoch is None:
             epoch = int(time.time()) if config.clock == "host" else DEFAULT_EPOCH_S
         self._disks = [RawDisk(disk.path, disk.readonly) for disk in config.disks]
-        drives: dict[int, BlockDevice] = {FIRST_HARD_DISK + n: disk for n, disk in enumerate(self._disks)}
+        drives: dict[int, BlockDevice] = {}
+        for disk, image in zip(config.disks, self._disks, strict=True):
+            first = FIRST_FLOPPY if disk.floppy else FIRST_HARD_DISK
+            drives[first + sum(number & FIRST_HARD_DISK == first for number in drives)] = image
         return Wiring(
             clock=self.clock,
             memory=self.memory,

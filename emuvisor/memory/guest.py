@@ -251,7 +251,8 @@ class GuestMemory:
     def _frames(entries: Entries) -> NDArray[np.uint32]:
         states = entries >> STATE_SHIFT
         backed = (states == FrameState.RESIDENT) | (states == FrameState.SHARED) | (states == FrameState.ROM)
-        return entries[backed] & np.uint32(FRAME_MASK)
+        frames: NDArray[np.uint32] = entries[backed] & np.uint32(FRAME_MASK)
+        return frames
 
     def _release(self, entries: Entries) -> int:
         return self.pool.release(self._frames(entries))

@@ -6,6 +6,8 @@
 /* Work charged for a port or MMIO access: 1 us of guest time, as on an ISA bus. Without it a guest that polls a
  * timer would need hundreds of accesses for a microsecond to pass. */
 #define ACCESS_WORK 1000
+/* And for RDTSC: 25 ns, about what the instruction takes, for guests that wait by polling it. */
+#define RDTSC_WORK 25
 
 static void fail(pcpu *p)
 {
@@ -16,6 +18,7 @@ static void fail(pcpu *p)
 int on_rdtsc(uc_engine *engine, void *data)
 {
     pcpu *p = data;
+    p->vcpu->work += RDTSC_WORK;
     const uint64_t tsc = vcpu_tsc(p->vcpu);
     (void)engine;
     p->vcpu->counters[COUNT_RDTSC]++;

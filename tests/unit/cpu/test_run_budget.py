@@ -166,11 +166,11 @@ def test_a_handler_that_faults_for_ever_uses_up_its_budget():
 
 def test_shorten_ends_the_present_run_only():
     guest = Rig().guest(real(), asm("out 0x10, al; a: jmp a", 16))
-    guest.devices.on_access = lambda: guest.vcpu.shorten(100)
+    guest.devices.on_access = lambda: guest.vcpu.shorten(2000)
     assert guest.run(5000).reason is ExitReason.BUDGET
-    assert 100 <= guest.vcpu.work < 104
+    assert 2000 <= guest.vcpu.work < 2004
     assert guest.run(5000).reason is ExitReason.BUDGET
-    assert 5100 <= guest.vcpu.work < 5104
+    assert 7000 <= guest.vcpu.work < 7004
 
 
 def test_user_code_is_counted_alike():

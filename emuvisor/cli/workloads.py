@@ -1,0 +1,138 @@
+"""The guests of `emuvisor demo`, and running them together."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from emuvisor.errors import StateError
+from emuvisor.firmware import boot_disk
+from emuvisor.host import Guest, GuestStatistics, Host
+from emuvisor.machine.config import ClockMode, DiskConfig, GuestConfig
+from emuvisor.machine.outcome import Ending
+from emuvisor.units import MIB
+
+__all__ = ["DEMO", "GuestResult", "Show", "Summary", "Workload", "run_workloads"]
+
+TIMEOUT_S = 60
+POOL = 256 * MIB
+REFRESH_S = 0.1
+PARAMETER_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A guest program of ours with its parameter block; `does` says in two words what it is about."""
+
+    program: str
+    does: str
+    parameters: tuple[int, ...]
+    memory: int = 64 * MIB
+    clock: ClockMode = "virtual"
+
+    def parameter_block(self) -> bytes:
+        """The parameters as the program reads them: 64-bit numbers."""
+        return b"".join(value.to_bytes(PARAMETER_SIZE, "little") for value in self.parameters)
+
+
+DEMO = (
+    Workload("spin", "computes", (10_000_000, 15)),  # iterations a line, lines
+    Workload("memtouch", "fills memory", (0, 96 * MIB, 64, 4), memory=128 * MIB),  # start, length, stride, passes
+    Workload("vmexit", "exits", (1_000,)),  # turns of each loop
+    Workload("halt", "sleeps", (3,), clock="host"),  # seconds
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestResult:
+    """How one guest ended: `ending` is how, empty when it was still running at the time limit."""
+
+    workload: Workload
+    ending: str
+    well: bool
+    seconds: float
+    statistics: GuestStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What came of all of them, in `seconds` of wall time on `pcpus` pCPUs."""
+
+    guests: tuple[GuestResult, ...]
+    seconds: float
+    pcpus: int
+
+    @property
+    def all_well(self) -> bool:
+        """Every guest switched itself off."""
+        return all(guest.well for guest in self.guests)
+
+    @property
+    def switches(self) -> int:
+        """How often a pCPU went from one guest to another."""
+        return sum(guest.statistics.exits["switch"] for guest in self.guests)
+
+
+class Show(Protocol):
+    """Shows a run while it goes on."""
+
+    def begin(self, guests: Sequence[tuple[Workload, Guest]]) -> None:
+        """The guests are about to start."""
+
+    def refresh(self) -> None:
+        """A moment has passed."""
+
+    def end(self) -> None:
+        """The run is over, or was interrupted."""
+
+
+def run_workloads(workloads: Sequence[Workload], pcpus: int = 1, show: Show | None = None) -> Summary:
+    """Boot `workloads` in one host, each from a disk through the BIOS, and wait until all have ended.
+
+    A guest that takes longer than a minute is given up. Raises UsageError and HostError as Host does.
+    """
+    with tempfile.TemporaryDirectory() as folder, Host(POOL, pcpus) as host:
+        guests = [(workload, _create(host, workload, Path(folder))) for workload in workloads]
+        start = time.monotonic()
+        ends: dict[str, float] = {}
+        if show is not None:
+            show.begin(guests)
+        try:
+            for _, guest in guests:
+                guest.start()
+            while len(ends) < len(guests) and time.monotonic() - start < TIMEOUT_S:
+                running = next(guest for _, guest in guests if guest.name not in ends)
+                running.wait(REFRESH_S)
+                for _, guest in guests:
+                    if guest.outcome is not None:
+                        ends.setdefault(guest.name, time.monotonic() - start)
+                if show is not None:
+                    show.refresh()
+        finally:
+            if show is not None:
+                show.end()
+        seconds = time.monotonic() - start
+        for _, guest in guests:
+            with suppress(StateError):  # not running: it has ended
+                guest.pause()
+        results = tuple(_result(workload, guest, ends.get(guest.name, seconds)) for workload, guest in guests)
+        return Summary(results, seconds, pcpus)
+
+
+def _create(host: Host, workload: Workload, folder: Path) -> Guest:
+    disk = folder / f"{workload.program}.img"
+    disk.write_bytes(boot_disk(workload.program, workload.parameter_block()))
+    return host.create(
+        GuestConfig(
+            name=workload.program, memory=workload.memory, clock=workload.clock, disks=(DiskConfig(disk),)
+        )
+    )
+
+
+def _result(workload: Workload, guest: Guest, seconds: float) -> GuestResult:
+    outcome = guest.outcome
+    well = outcome is not None and outcome.ending is Ending.POWER_OFF
+    return GuestResult(workload, "" if outcome is None else str(outcome), well, seconds, guest.statistics())
