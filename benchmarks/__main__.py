@@ -22,6 +22,8 @@ QUICK_REPEATS = 3
 REPEATS = 5
 SHOWN_WIDTH = 60
 """Characters of what is being measured that the progress line shows."""
+FILE_WIDTH = 150
+"""Columns of the tables when the output is not a terminal."""
 FAILED = 1
 
 
@@ -107,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         image=debian_image(),
     )
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=FILE_WIDTH)
     machine = describe()
     show_machine(machine, console)
     results = []

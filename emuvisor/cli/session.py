@@ -117,8 +117,8 @@ class Session:
         sources: list[_Wakeup | int] = [wakeup]
         keyboard = self._keyboard
         if keyboard is not None and not keyboard.at_end:
-            # A pipe is read as fast as the guest takes it; a terminal at once, for the command keys' sake.
-            if keyboard.terminal or not self._live[0].console.has_input:
+            # A terminal is read at once, for the command keys' sake; a pipe when and as fast as the guest listens.
+            if keyboard.terminal or self._listens(self._live[0]):
                 sources.append(keyboard.descriptor)
             else:
                 timeout = RETRY_S if timeout is None else min(timeout, RETRY_S)
@@ -128,6 +128,11 @@ class Session:
             self._type(keyboard)
         if self._screen.show():
             time.sleep(REFRESH_S)
+
+    @staticmethod
+    def _listens(guest: Guest) -> bool:
+        """Whether the guest has taken everything so far, and its driver is there: what comes before is lost."""
+        return guest.machine.board.uarts[0].terminal_ready and not guest.console.has_input
 
     def _deadline(self, guest: Guest) -> float | None:
         timeout_s = guest.config.timeout_s

@@ -157,6 +157,11 @@ class NS16550A:
         self._received()
 
     @property
+    def terminal_ready(self) -> bool:
+        """Whether the guest has raised DTR and RTS, as drivers do when they begin to listen."""
+        return self.mcr & (MCR_DTR | MCR_RTS) == MCR_DTR | MCR_RTS
+
+    @property
     def room(self) -> int:
         """How many bytes `receive` takes now."""
         return QUEUE_SIZE - len(self.queue)

@@ -35,6 +35,8 @@ class Guest:
         self.pcpu: int | None = None
         """The pCPU that ran it last."""
         self.on_pcpu = False
+        self.leaving = False
+        """Someone waits to take it off its pCPU: it is not queued again."""
         self.wake_at: float | None = None
         """Idle until then (time.monotonic seconds)."""
         self.cpu_ns = 0

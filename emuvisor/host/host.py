@@ -115,9 +115,11 @@ class Host:
 
     def take_off(self, guest: Guest) -> None:
         """Out of the queues, and off its pCPU if it is on one."""
+        guest.leaving = True
         while guest.on_pcpu:
             guest.machine.vcpu.stop()
             self.lock.wait()
+        guest.leaving = False
         self._queue.remove(guest.name)
         self._idle.discard(guest.name)
 
@@ -200,6 +202,8 @@ class Host:
             self.set_state(
                 guest, GuestState.PAUSED, f"no memory: all {self.pool.limit} frames of the host are taken"
             )
+        elif guest.leaving:
+            pass  # whoever takes it off decides what becomes of it
         elif activity.readiness is Readiness.RUNNABLE or guest.console_waits:
             self._enqueue(guest)
         else:

@@ -11,6 +11,7 @@
 void flush_tlb(pcpu *p);
 void drop_stale(pcpu *p); /* translations that others made wrong; not while a block runs */
 void on_stale(void *engine);
+unicorn_fill translate_fast_fill;
 bool on_tlb_fill(uc_engine *engine, uint64_t address, int type, uc_tlb_entry *entry, void *data);
 
 /* traps.c */
@@ -32,6 +33,7 @@ int on_rdtsc(uc_engine *engine, void *data);
 int on_rdtscp(uc_engine *engine, void *data);
 
 /* run.c */
+extern _Thread_local pcpu *pcpu_running; /* whose engine runs in this thread */
 void on_block(uc_engine *engine, uint64_t address, uint32_t size, void *data);
 
 #endif

@@ -2,6 +2,7 @@
  * emuvisor.cpu turns them into EngineError. */
 #include "binding.h"
 #include "check.h"
+#include "hooks.h"
 
 PyTypeObject *frames_type, *stage2_type, *vcpu_type;
 PyObject *pristine;
@@ -14,7 +15,7 @@ static PyObject *load_py(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "sp", &path, &short_code))
         return NULL;
     if (!pristine) {
-        error = unicorn_load(path, short_code);
+        error = unicorn_load(path, short_code, translate_fast_fill);
         if (error) {
             PyErr_SetString(PyExc_RuntimeError, error);
             return NULL;

@@ -123,6 +123,8 @@ struct pcpu {
 
     uint64_t block_start; /* linear addresses of the block that was counted last */
     uint64_t block_end;
+    void *cpu;     /* the engine's CPUState, which env is a part of; NULL until seen */
+    enum { MODE_UNKNOWN, MODE_USER, MODE_SUPERVISOR } mode; /* of the access being translated */
     bool stopping; /* the block hook ended emulation */
     bool dropping; /* translations are being dropped: translate identically */
     bool shutdown;

@@ -16,6 +16,8 @@ void unicorn_block_left(void)
         uncount(running);
 }
 
+_Thread_local pcpu *pcpu_running;
+
 static bool interruptible(const cpu_env *env)
 {
     return (env->eflags & FL_IF) && !(env->hflags & HF_INHIBIT_IRQ);
@@ -94,8 +96,10 @@ static bool deliver_pending(pcpu *p, bool *ok)
             *ok = false;
             return true;
         }
-        if (vector < 0)
+        if (vector < 0) { /* it has gone, so the pin is down: asking again for ever would hang the host */
+            v->interrupt = false;
             return false;
+        }
         v->halted = false;
         e = (event){.vector = (uint8_t)vector, .kind = EVENT_INTERRUPT};
         v->counters[COUNT_INTERRUPT]++;

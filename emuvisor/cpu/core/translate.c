@@ -6,6 +6,8 @@
 #include "paging.h"
 #include "supervisor.h"
 
+#define CPU_STATE_SIZE 65536u /* more than Unicorn's X86CPU has */
+
 void flush_tlb(pcpu *p)
 {
     unicorn.ctl(p->engine, UC_CTL_TLB_FLUSH);
@@ -76,42 +78,42 @@ static bool refuse(pcpu *p, uint64_t page, bool fetch, bool host, uint32_t error
     return false;
 }
 
-bool on_tlb_fill(uc_engine *engine, uint64_t address, int type, uc_tlb_entry *entry, void *data)
+/* The first stage, by the guest's page tables. */
+static enum walk_result first_stage(pcpu *p, uint64_t page, unsigned access, walk *w)
 {
-    pcpu *p = data;
+    physical *memory = &p->vcpu->memory->physical;
+    if (env_cpl(p->env) != 3)
+        return paging_walk(p->env, memory, page, access, w);
+    if (p->mode == MODE_SUPERVISOR)
+        return paging_walk(p->env, memory, page, access | ACCESS_IMPLICIT, w);
+    const enum walk_result result = paging_walk(p->env, memory, page, access | ACCESS_USER, w);
+    if (result == WALK_FAULT && p->mode == MODE_UNKNOWN && access != ACCESS_FETCH
+        && supervisor_access(p->env, memory, page))
+        return paging_walk(p->env, memory, page, access | ACCESS_IMPLICIT, w);
+    return result;
+}
+
+/* Translate `page` in both stages for the engine's TLB. False: refused, and p->refused says why. */
+static bool fill(pcpu *p, uint64_t page, bool write, bool fetch, uc_tlb_entry *entry)
+{
     vcpu *v = p->vcpu;
-    cpu_env *env = p->env;
-    const bool fetch = type == UC_MEM_FETCH, write = type == UC_MEM_WRITE;
-    unsigned access = fetch ? ACCESS_FETCH : write ? ACCESS_WRITE : ACCESS_READ;
     uint32_t frame;
     walk w;
-    (void)engine;
 
-    if (p->dropping) {
-        entry->paddr = address;
-        entry->perms = UC_PROT_ALL;
-        return true;
-    }
-    v->counters[COUNT_TLB_FILL]++;
-    if (env_cpl(env) == 3)
-        access |= ACCESS_USER;
-    enum walk_result result = paging_walk(env, &v->memory->physical, address, access, &w);
-    if (result == WALK_FAULT && access & ACCESS_USER && !fetch
-        && supervisor_access(env, &v->memory->physical, address)) {
-        access = (access & ~(unsigned)ACCESS_USER) | ACCESS_IMPLICIT;
-        result = paging_walk(env, &v->memory->physical, address, access, &w);
-    }
+    const enum walk_result result =
+        first_stage(p, page, fetch ? ACCESS_FETCH : write ? ACCESS_WRITE : ACCESS_READ, &w);
     if (result != WALK_OK)
-        return refuse(p, address, fetch, result == WALK_HOST, w.error_code);
+        return refuse(p, page, fetch, result == WALK_HOST, w.error_code);
 
     const uint64_t faults = v->memory->faults;
     const enum stage2_result found = stage2_translate(v->memory, w.gpa / PAGE_SIZE, write, &frame);
     if (v->memory->epoch != p->epoch)
         flush_tlb(p);
-    if (v->memory->faults != faults && found == STAGE2_READWRITE)
+    if (found == STAGE2_HOST)
+        return refuse(p, page, fetch, true, 0);
+    if (v->memory->faults != faults)
         forget_frame(p, frame); /* a moment ago it may have been another guest's code */
     switch (found) {
-    case STAGE2_HOST: return refuse(p, address, fetch, true, 0);
     case STAGE2_NOTHING:
         if (fetch) {
             entry->paddr = (uint64_t)FRAME_ONES * PAGE_SIZE;
@@ -152,4 +154,43 @@ bool on_tlb_fill(uc_engine *engine, uint64_t address, int type, uc_tlb_entry *en
     entry->paddr = (uint64_t)frame * PAGE_SIZE;
     entry->perms = UC_PROT_READ | (writable ? UC_PROT_WRITE : 0) | (executable || fetch ? UC_PROT_EXEC : 0);
     return true;
+}
+
+bool on_tlb_fill(uc_engine *engine, uint64_t address, int type, uc_tlb_entry *entry, void *data)
+{
+    pcpu *p = data;
+    (void)engine;
+    if (p->dropping) {
+        entry->paddr = address;
+        entry->perms = UC_PROT_ALL;
+        return true;
+    }
+    p->vcpu->counters[COUNT_TLB_FILL]++;
+    return fill(p, address, type == UC_MEM_WRITE, type == UC_MEM_FETCH, entry);
+}
+
+/* Does the engine's CPUState `cpu` belong to `p`? Its env is a part of it. */
+static bool is_own(pcpu *p, void *cpu)
+{
+    if (!p->cpu && (uintptr_t)p->env - (uintptr_t)cpu < CPU_STATE_SIZE)
+        p->cpu = cpu;
+    return p->cpu == cpu;
+}
+
+/* In place of unicorn_fill_tlb, which restores the CPU state from the translation before it calls the hook, although only a
+ * refusal needs it, and does not pass on the MMU mode. */
+bool translate_fast_fill(void *cpu, uint64_t address, int size, int access, int mmu_mode, bool probe, uintptr_t retaddr)
+{
+    pcpu *p = pcpu_running;
+    uc_tlb_entry entry;
+    if (!p || p->dropping || !is_own(p, cpu))
+        return unicorn.fill_tlb(cpu, address, size, access, mmu_mode, probe, retaddr);
+    p->vcpu->counters[COUNT_TLB_FILL]++;
+    p->mode = mmu_mode == UNICORN_MMU_USER ? MODE_USER : MODE_SUPERVISOR;
+    if (fill(p, address & PAGE_MASK, access == UNICORN_ACCESS_STORE, access == UNICORN_ACCESS_FETCH, &entry)) {
+        unicorn.tlb_set_page(cpu, address & PAGE_MASK, entry.paddr, entry.perms, mmu_mode, PAGE_SIZE);
+        return true;
+    }
+    p->vcpu->counters[COUNT_TLB_FILL]--; /* refused: the hook is asked again, and the engine leaves */
+    return unicorn.fill_tlb(cpu, address, size, access, mmu_mode, probe, retaddr);
 }

@@ -65,6 +65,8 @@ static const char *resolve(void *library)
         {&unicorn.reg_write, "uc_reg_write"},
         {&unicorn.raise_exception_err, "raise_exception_err_x86_64"},
         {&unicorn.update_dr7, "cpu_x86_update_dr7_x86_64"},
+        {&unicorn.fill_tlb, "unicorn_fill_tlb_x86_64"},
+        {&unicorn.tlb_set_page, "tlb_set_page_x86_64"},
         {&unicorn.loop_exit_noexc, "cpu_loop_exit_noexc_x86_64"},
     };
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
@@ -271,7 +273,7 @@ static const char *probe(void)
     return error;
 }
 
-const char *unicorn_load(const char *path, bool short_code)
+const char *unicorn_load(const char *path, bool short_code, unicorn_fill *fill)
 {
     unsigned major, minor;
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -286,7 +288,8 @@ const char *unicorn_load(const char *path, bool short_code)
     /* Before the first engine: engines copy these pointers into their own tables. */
     if (short_code)
         unicorn.short_code = relocate(library, "check_exit_request_x86_64", (void *)no_check) > 0
-                             && relocate(library, "helper_check_exit_request_x86_64", (void *)no_request) > 0;
+                             && relocate(library, "helper_check_exit_request_x86_64", (void *)no_request) > 0
+                             && relocate(library, "unicorn_fill_tlb_x86_64", (void *)fill) > 0;
     if (relocate(library, "cpu_loop_exit_noexc_x86_64", (void *)leave_block) <= 0
         || relocate(library, "helper_rdrand_x86_64", (void *)no_random) <= 0)
         return FAIL("libunicorn does not call its internal functions through pointers that can be replaced");

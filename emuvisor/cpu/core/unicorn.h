@@ -1,4 +1,4 @@
-/* The part of Unicorn's C API that the core uses, found in the installed wheel at run time, and the two of
+/* The part of Unicorn's C API that the core uses, found in the installed wheel at run time, and the few of
  * its internal functions that there is no public way around. */
 #ifndef EMUVISOR_UNICORN_H
 #define EMUVISOR_UNICORN_H
@@ -93,15 +93,27 @@ typedef struct {
     void (*update_dr7)(cpu_env *, uint32_t dr7);                        /* hardware breakpoints in and out */
     void (*loop_exit_noexc)(void *cpu);                                 /* leaves the block by longjmp */
 
+    bool (*fill_tlb)(void *cpu, uint64_t address, int size, int access, int mmu_mode, bool probe,
+                     uintptr_t retaddr); /* calls the TLB hook; leaves the block when that refuses */
+    void (*tlb_set_page)(void *cpu, uint64_t address, uint64_t paddr, int perms, int mmu_mode, uint64_t size);
+
     size_t invalid_address_offset; /* in uc_engine: the full address of the last refused access */
-    bool short_code; /* the exit checks in translated code have been taken out: see no_check in unicorn.c */
+    bool short_code; /* the replacements of unicorn_load are in place */
 } unicorn_api;
 
 extern unicorn_api unicorn;
 
-/* Load libunicorn from `path`, resolve the API, patch, and verify the state layout on a probe engine.
- * Returns NULL, or a message in a static buffer. Call once, under the GIL. */
-const char *unicorn_load(const char *path, bool short_code);
+typedef bool unicorn_fill(void *cpu, uint64_t address, int size, int access, int mmu_mode, bool probe,
+                          uintptr_t retaddr);
+
+/* Load libunicorn from `path`, resolve the API, and verify the state layout on a probe engine. With `short_code`,
+ * replace what the core does better: the exit checks, and unicorn_fill_tlb by `fill`. Returns NULL, or a message in
+ * a static buffer. Call once, under the GIL. */
+const char *unicorn_load(const char *path, bool short_code, unicorn_fill *fill);
+
+/* Unicorn's names for an access and for who makes it, as fill_tlb gets them */
+enum { UNICORN_ACCESS_LOAD, UNICORN_ACCESS_STORE, UNICORN_ACCESS_FETCH };
+enum { UNICORN_MMU_SUPERVISOR_SMAP, UNICORN_MMU_USER, UNICORN_MMU_SUPERVISOR };
 
 /* The live CPUX86State inside `engine`; NULL when it cannot be found. */
 cpu_env *unicorn_find_env(uc_engine *engine);

@@ -1,0 +1,273 @@
+"""Interrupts, traps and debug exceptions on a running vCPU."""
+
+import pytest
+from cpu_guest import CODE0, CODE64, DATA0, IDT, KERNEL_STACK, TSS, identity_map, long, protected, put_number, tables
+from run_rig import CODE, DATA, Rig, asm, put_handler, real
+
+from emuvisor.cpu.exits import ExitReason
+from emuvisor.cpu.state import DescriptorTable
+
+DB, NMI, BP, OF = 1, 2, 3, 4
+IF, TF, RF = 0x200, 0x100, 0x10000
+HANDLER = 0x9000
+BS = 1 << 14
+
+
+@pytest.fixture
+def rig():
+    return Rig()
+
+
+def real_guest(rig, source, handlers, **state):
+    """Real mode; `handlers` by vector."""
+    guest = rig.guest(real(**state), asm(source, 16))
+    for vector, code in handlers.items():
+        at = HANDLER + 0x100 * vector % 0x1000
+        guest.memory.write(4 * vector, at.to_bytes(4, "little"))
+        guest.memory.write(at, asm(code, 16, at))
+    return guest
+
+
+def protected_guest(rig, source, handlers, **state):
+    """32-bit protected mode, `handlers` by vector."""
+    data = tables()
+    for i, (vector, code) in enumerate(handlers.items()):
+        at = HANDLER + 0x80 * i
+        put_handler(data, vector, at, CODE0, IDT, level=3)
+        binary = asm(code, 32, at)
+        data[at : at + len(binary)] = binary
+    return rig.guest(protected(**state), asm(source, 32), data)
+
+
+def interrupt(guest, vector):
+    guest.devices.vectors = [vector]
+    guest.vcpu.interrupt = True
+
+
+def lower_pin(guest):
+    """The controller takes INTR down when it is acknowledged."""
+    vectors = guest.devices.vectors
+
+    def acknowledge():
+        guest.vcpu.interrupt = len(vectors) > 1
+        return vectors.pop(0) if vectors else None
+
+    guest.devices.acknowledge = acknowledge
+    vcpu = type(guest.vcpu)(guest.stage2, guest.devices)
+    vcpu.state = guest.vcpu.state
+    guest.vcpu = vcpu
+
+
+def test_an_interrupt_waits_for_if(rig):
+    guest = real_guest(rig, "mov cx, 5; a: inc ax; loop a; sti; nop; inc bx; cli; hlt", {0x40: "mov dx, bx; mov si, ax; hlt"})
+    interrupt(guest, 0x40)
+    state = guest.run_to_halt()
+    assert (state.rax, state.rsi, state.rip) == (5, 5, HANDLER + 5)
+
+
+def test_the_sti_shadow(rig):
+    guest = real_guest(rig, "sti; inc bx; inc cx; hlt", {0x40: "mov dx, bx; mov si, cx; hlt"}, rflags=2)
+    interrupt(guest, 0x40)
+    state = guest.run_to_halt()
+    assert (state.rdx, state.rsi) == (1, 0), "exactly one instruction behind STI ran"
+    assert guest.at(DATA - 6, 2) == CODE + 2
+
+
+def test_sti_hlt_wakes_up(rig):
+    guest = real_guest(rig, "sti; hlt; inc bx; cli; hlt", {0x40: "inc cx; iret"})
+    lower_pin(guest)
+    assert guest.run().reason is ExitReason.HALT
+    guest.devices.vectors.append(0x40)
+    guest.vcpu.interrupt = True
+    state = guest.run_to_halt()
+    assert (state.rcx, state.rbx, state.rip) == (1, 1, CODE + 5)
+
+
+def test_the_mov_ss_shadow(rig):
+    guest = real_guest(rig, "mov ss, ax; mov sp, 0x6000; inc cx; hlt", {0x40: "hlt"}, rflags=2 | IF)
+    # the interrupt comes up while the first block is about to run
+    guest.vcpu.set_breakpoints([CODE + 2])
+    assert guest.run().reason is ExitReason.DEBUG
+    interrupt(guest, 0x40)
+    guest.vcpu.set_breakpoints([])
+    state = guest.run_to_halt()
+    assert (state.rsp, state.rcx) == (0x6000 - 6, 0), "the stack was switched whole"
+
+
+def test_the_interrupt_flag_is_seen_by_popf_and_iret(rig):
+    guest = real_guest(rig, "push 0x202; popf; nop; nop; inc bx; hlt", {0x40: "mov dx, bx; hlt"})
+    interrupt(guest, 0x40)
+    state = guest.run_to_halt()
+    assert (state.rdx, state.rbx) == (0, 0)
+
+
+def test_a_spurious_interrupt(rig):
+    guest = real_guest(rig, "sti; nop; inc bx; a: hlt", {})
+    guest.vcpu.interrupt = True  # acknowledge answers None
+    assert guest.run().reason is ExitReason.HALT
+    assert guest.vcpu.state.rbx == 1
+
+
+def test_interrupts_end_hlt_and_are_counted(rig):
+    guest = real_guest(rig, "sti; a: hlt; inc bx; jmp a", {0x40: "inc cx; iret"})
+    lower_pin(guest)
+    for turn in range(1, 5):
+        assert guest.run().reason is ExitReason.HALT
+        guest.devices.vectors.append(0x40)
+        guest.vcpu.interrupt = True
+        assert guest.run().reason is ExitReason.HALT
+        assert (guest.vcpu.state.rbx, guest.vcpu.state.rcx) == (turn, turn)
+        guest.vcpu.halted = True
+    assert guest.vcpu.counters()["interrupt"] == 4
+
+
+def test_nmi(rig):
+    guest = real_guest(rig, "inc ax; hlt; inc bx; hlt", {NMI: "inc cx; iret"})
+    guest.run_to_halt()
+    guest.vcpu.raise_nmi()
+    state = guest.run_to_halt()
+    assert (state.rcx, state.rbx) == (1, 1), "it ends HLT with IF clear"
+
+
+def test_a_second_nmi_waits_for_iret(rig):
+    guest = real_guest(rig, "a: inc ax; jmp a", {NMI: "inc cx; out 0x10, al; nop; nop; iret"})
+    seen = []
+
+    def on_access():
+        seen.append(guest.vcpu.state.rcx if False else None)
+        if len(seen) == 1:
+            guest.vcpu.raise_nmi()
+
+    guest.devices.on_access = on_access
+    guest.vcpu.raise_nmi()
+    guest.run(5000)
+    assert guest.vcpu.state.rcx == 2
+    assert guest.vcpu.state.rsp == DATA, "they were not nested"
+    assert guest.vcpu.counters()["interrupt"] == 2
+
+
+def test_int_n_and_its_return_address(rig):
+    guest = real_guest(rig, "int 0x40; hlt", {0x40: "pop ax; push ax; hlt"})
+    assert guest.run_to_halt().rax == CODE + 2
+
+
+@pytest.mark.parametrize(
+    ("code", "vector", "back"),
+    [("cc", BP, 1), ("f1", DB, 1), ("cd03", BP, 2), ("b040 0440 ce", OF, 5), ("cd40", 0x40, 2)],
+)
+def test_int3_int1_into_and_int_n(rig, code, vector, back):
+    source = asm("hlt", 32)
+    guest = protected_guest(rig, "hlt", {vector: "hlt"})
+    guest.memory.write(CODE, bytes.fromhex(code) + source)
+    state = guest.run_to_halt()
+    assert state.rip == HANDLER + 1
+    assert guest.at(state.rsp, 4) == CODE + back
+    assert state.rsp == KERNEL_STACK - 12, "no error code"
+
+
+def test_single_step(rig):
+    # the handler notes the return address; the stepped code sets TF itself
+    source = "pushfd; or dword ptr [esp], 0x100; popfd; inc ebx; inc ebx; mov [0x7000], ebx; and dword ptr [esp + 4], 0xfffffeff; hlt"
+    handler = "mov eax, [esp]; mov [esi], eax; add esi, 4; cmp esi, 0x7110; jne a; and dword ptr [esp + 8], 0xfffffeff; a: iretd"
+    guest = protected_guest(rig, source, {DB: handler}, rsi=0x7100)
+    guest.run_to_halt()
+    first = CODE + len(asm("pushfd; or dword ptr [esp], 0x100; popfd", 32))
+    stops = [guest.at(0x7100 + 4 * i, 4) for i in range(4)]
+    assert stops == [first + 1, first + 2, first + 8, first + 16]
+    assert guest.vcpu.state.dr6 & BS
+
+
+def test_single_step_in_slices_is_the_same(rig):
+    def result(budget):
+        guest = protected_guest(rig, "mov ecx, 20; a: add eax, ecx; loop a; hlt",
+                                {DB: "inc edi; iretd"}, rflags=2 | TF)  # fmt: skip
+        for _ in range(10_000):
+            if guest.run(budget).reason is ExitReason.HALT:
+                return guest.vcpu.digest(), guest.vcpu.state.rdi
+        raise AssertionError("it never halts")
+
+    assert result(1) == result(7) == result(100_000)
+    assert result(1)[1] >= 41
+
+
+def test_execution_breakpoint_of_the_guest(rig):
+    source = "mov eax, 0x8100; mov dr0, eax; mov eax, 0x402; mov dr7, eax; mov eax, 0x8100; jmp eax"
+    guest = protected_guest(rig, source, {DB: "mov ebx, [esp]; mov ecx, dr6; or dword ptr [esp + 8], 0x10000; iretd"})
+    guest.memory.write(0x8100, asm("inc esi; hlt", 32))
+    state = guest.run_to_halt()
+    assert (state.rbx, state.rsi) == (0x8100, 1), "it stopped before the instruction, and RF let it pass"
+    assert state.rcx & 0xF == 1
+
+
+def test_data_breakpoint_of_the_guest(rig):
+    source = (
+        "mov eax, 0x7004; mov dr1, eax; mov eax, 0xd00408; mov dr7, eax; mov [0x7000], eax; mov [0x7008], eax;"
+        "mov edx, [0x7004]; mov [0x7004], eax; inc esi; hlt"
+    )
+    guest = protected_guest(rig, source, {DB: "inc edi; mov ebx, [esp]; mov ecx, dr6; iretd"})
+    state = guest.run_to_halt()
+    assert (state.rdi, state.rsi) == (1, 1)
+    assert state.rcx & 0xF == 2
+    assert state.rbx == CODE + len(asm(source, 32)) - 2, "it is a trap behind the store"
+    assert guest.at(0x7004, 4) == 0xD00408
+
+
+def test_breakpoints_stay_with_their_guest(rig):
+    """Guests with debug registers set take turns with one that has none, and with their clones."""
+    stepped = "mov eax, 0x7004; mov dr1, eax; mov eax, 0xd0040a; mov dr7, eax; a: mov [0x7004], ecx; inc ecx; jmp a"
+    plain = "a: mov [0x7004], ecx; inc ecx; jmp a"
+    watcher = protected_guest(rig, stepped, {DB: "inc edi; iretd"})
+    others = [protected_guest(rig, plain, {DB: "inc edi; iretd"}) for _ in range(3)]
+    for _ in range(50):
+        watcher.run(500)
+        for other in others:
+            other.run(500)
+    assert [other.vcpu.state.rdi for other in others] == [0, 0, 0]
+    state = watcher.vcpu.state
+    assert state.rdi > 50
+    assert state.rdi - (state.rcx & 0xFFFFFFFF) in (0, 1)
+    assert (state.dr1, state.dr7 & 0xFF) == (0x7004, 0x0A)
+    assert rig.pcpus[0].unload() is None
+
+
+def test_dropping_a_guest_with_breakpoints(rig):
+    for _ in range(40):
+        guest = protected_guest(rig, "a: mov [0x7000], eax; jmp a", {DB: "iretd"}, dr0=0x7000, dr1=CODE, dr7=0xD0405)
+        guest.run(300)
+        guest.memory.close()
+        del guest
+    other = protected_guest(rig, "mov [0x7000], eax; hlt", {DB: "inc edi; hlt"})
+    assert other.run_to_halt().rdi == 0
+
+
+def test_interrupts_in_long_mode_to_ring_0(rig):
+    data = identity_map(tables())
+    put_handler(data, 0x40, HANDLER, CODE64, IDT, long=True)
+    data[HANDLER] = 0xF4
+    put_number(data, TSS + 4, KERNEL_STACK, 8)
+    guest = rig.guest(long(3, rflags=2 | IF), asm("a: inc rax; jmp a"), data)
+    guest.run(100)
+    interrupt(guest, 0x40)
+    state = guest.run_to_halt()
+    assert (state.cpl, state.rsp) == (0, KERNEL_STACK - 40)
+    assert (state.cs.selector, state.ss.selector) == (CODE64, 0)
+
+
+def test_an_interrupt_in_the_middle_of_a_string_instruction(rig):
+    handler = "mov ebx, ecx; inc edx; iretd"
+    guest = protected_guest(rig, "mov edi, 0x7000; mov ecx, 0x400; rep stosb; hlt", {0x40: handler}, rflags=2 | IF)
+    lower_pin(guest)
+    guest.run(200)
+    guest.devices.vectors.append(0x40)
+    guest.vcpu.interrupt = True
+    state = guest.run_to_halt()
+    assert state.rdx == 1
+    assert 0 < state.rbx < 0x400
+    assert (state.rdi, state.rcx) == (0x7400, 0)
+
+
+def test_no_idt_is_a_triple_fault_for_an_interrupt_too(rig):
+    guest = rig.guest(protected(rflags=2 | IF, idtr=DescriptorTable(0, 0)), asm("a: jmp a", 32))
+    interrupt(guest, 0x40)
+    assert guest.run().reason is ExitReason.SHUTDOWN
+    assert DATA0 == guest.vcpu.state.ss.selector
