@@ -107,7 +107,7 @@ typedef bool unicorn_fill(void *cpu, uint64_t address, int size, int access, int
                           uintptr_t retaddr);
 
 /* Load libunicorn from `path`, resolve the API, and verify the state layout on a probe engine. With `short_code`,
- * replace what the core does better: the exit checks, and unicorn_fill_tlb by `fill`. Returns NULL, or a message in
+ * replace what the core does better: exit checks after loads and stores, and unicorn_fill_tlb by `fill`. Returns NULL, or a message in
  * a static buffer. Call once, under the GIL. */
 const char *unicorn_load(const char *path, bool short_code, unicorn_fill *fill);
 
