@@ -81,7 +81,7 @@ def check_system() -> Finding:
     detail = f"{platform.system()} {platform.release()}, {machine}, {len(os.sched_getaffinity(0))} CPUs"
     if machine == "x86_64":
         return Finding("system", Status.OK, detail)
-    return Finding("system", Status.WARNING, detail, "emuvisor is tested on x86-64; see whether the proof below passes")
+    return Finding("system", Status.WARNING, detail, "tested on x86-64 alone; see the proof below")
 
 
 def check_packages() -> Finding:
@@ -117,10 +117,10 @@ def check_engine() -> Finding:
     except EmuvisorError as error:
         return Finding("Unicorn", Status.FAILED, str(error), "pip install 'unicorn>=2.1.4,<2.2'", True)
     detail = f"{found.version}, layout verified, "
-    if found.short_loads:
-        return Finding("Unicorn", Status.OK, detail + "short loads and stores", essential=True)
+    if found.short_code:
+        return Finding("Unicorn", Status.OK, detail + "without exit checks", essential=True)
     why = f"unset {KEEP_CHECKS}" if os.environ.get(KEEP_CHECKS) else "nothing: guests run, at less speed"
-    return Finding("Unicorn", Status.WARNING, detail + "long loads and stores", why, True)
+    return Finding("Unicorn", Status.WARNING, detail + "with exit checks", why, True)
 
 
 def check_proof() -> Finding:
@@ -141,13 +141,13 @@ def check_proof() -> Finding:
         seconds = time.perf_counter() - start
         outcome, last_line = guest.outcome, guest.console.last_line
     if outcome is not None and outcome.ending is Ending.POWER_OFF:
-        return Finding("proof", Status.OK, f"a guest ran in {seconds * 1000:.0f} ms: {last_line}", essential=True)
+        return Finding("proof", Status.OK, f"{last_line} ({seconds * 1000:.0f} ms)", essential=True)
     how = f"no end after {PROOF_TIMEOUT_S} s" if outcome is None else str(outcome)
     return Finding("proof", Status.FAILED, f"{how}; last line: {last_line!r}", "please report this", True)
 
 
 def check_address_space() -> Finding:
-    """Guest memory and Unicorn's translation buffers are reserved, not used: address space is what they need."""
+    """Address space, which guest memory and Unicorn's translation buffers need more of than memory."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return Finding("address space", Status.OK, "no limit")
@@ -205,7 +205,7 @@ def check_compiler() -> Finding:
     for name in COMPILERS:
         if (path := shutil.which(name)) is not None:
             return Finding("C compiler", Status.OK, path)
-    return Finding("C compiler", Status.MISSING, "needed to build the C core", "apt-get install gcc python3-dev")
+    return Finding("C compiler", Status.MISSING, "to build the C core", "apt-get install gcc python3-dev")
 
 
 def check_terminal() -> Finding:
@@ -272,6 +272,7 @@ def run_checks() -> list[Finding]:
     for name, check, essential in CHECKS:
         try:
             findings.append(check())
-        except (EmuvisorError, ImportError, OSError, ValueError) as error:
-            findings.append(Finding(name, Status.FAILED, str(error), essential=essential))
+        except Exception as error:  # people look here when their machine is broken in unforeseen ways
+            detail = str(error) or type(error).__name__
+            findings.append(Finding(name, Status.FAILED, detail, essential=essential))
     return findings

@@ -1,13 +1,15 @@
 """`emuvisor demo`: four guests of our own, live."""
 
 import argparse
+import sys
 from typing import Any
 
 __all__ = ["add_to", "execute"]
 
 DESCRIPTION = """\
-Boots four different guests in one process and shows them until they end, after a few seconds: one computes, one
-fills its memory, one leaves the processor as often as it can, one sleeps. As text where there is no terminal."""
+Boots four different guests in one process and shows them until they end, after a few seconds: one computes,
+one fills its memory, one leaves the processor as often as it can, one sleeps. As text where there is no
+terminal."""
 
 
 def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -16,15 +18,15 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         "demo", help="four guests at once, live", description=DESCRIPTION,
         epilog="The exit code is 0 when all four ended well, else 1.",
     )  # fmt: skip
-    parser.add_argument("--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default: 1)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document at the end, nothing else")
+    parser.add_argument(
+        "--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document, at the end")
     parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Run the demo; 0 when all guests ended well, else 1."""
-    import sys
-
     from emuvisor.cli.shows import LiveShow, PlainShow, Show, document, show_summary
     from emuvisor.cli.workloads import DEMO, run_workloads
 

@@ -17,8 +17,8 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser(
         "doctor",
         help="check this machine",
-        description="Checks what emuvisor needs and what it can use, boots a small guest as a proof, and says what "
-        "to do about what is missing.",
+        description="Checks what emuvisor needs and what it can use, boots a small guest as a proof, and "
+        "says what to do about what is missing.",
         epilog="The exit code is 1 when something essential is missing or fails, else 0.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")

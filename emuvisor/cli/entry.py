@@ -48,8 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (default: of this process); returns the exit code.
 
-    An EmuvisorError becomes one line and 2, an interrupt 130, a reader that went away 141. Raises SystemExit as
-    argparse does for --help, --version and bad options.
+    An EmuvisorError becomes one line and 2, an interrupt 130, a reader that went away 141. Raises SystemExit
+    as argparse does for --help, --version and bad options.
     """
     args = build_parser().parse_args(argv)
     try:

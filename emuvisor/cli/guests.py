@@ -16,6 +16,7 @@ from emuvisor.machine.config import (
     KernelConfig,
     load_config,
 )
+from emuvisor.machine.loaders.linux import Decompressor
 from emuvisor.memory.stage2 import MAX_FRAMES
 from emuvisor.units import MIB, PAGE_SIZE
 
@@ -88,7 +89,7 @@ def _boot(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _kernel(args: argparse.Namespace) -> KernelConfig:
-    decompressor = args.decompressor or "host"
+    decompressor: Decompressor = args.decompressor or "host"
     if args.image is None:
         return KernelConfig(args.kernel, args.initrd, args.append or "", decompressor)
     if args.initrd is not None:

@@ -26,7 +26,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         "($EMUVISOR_CACHE, else emuvisor/ in $XDG_CACHE_HOME or ~/.cache).",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    pull = actions.add_parser("pull", help="fetch and build an image", description="Fetch and build an image.")
+    pull = actions.add_parser("pull", help="fetch an image", description="Fetch and build an image.")
     pull.add_argument("name", metavar="NAME", help="debian (a shell on a cloud kernel) or debian-memtest")
     pull.set_defaults(execute=execute_pull)
     listing = actions.add_parser("list", help="list images", description="List the images that can be had.")
@@ -93,14 +93,19 @@ def _progress() -> "Iterator[Progress]":
         yield line
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+    )
 
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)

@@ -32,7 +32,7 @@ class EscapeKeys:
         self._prefixed = False
 
     def feed(self, data: bytes) -> Iterator[bytes | Key]:
-        """Runs of bytes for the guest, and commands, in order. An unknown key behind the prefix is dropped."""
+        """Bytes for the guest and commands, in order. An unknown key behind the prefix is dropped."""
         run = bytearray()
         for byte in data:
             if not self._prefixed:

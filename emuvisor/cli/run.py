@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "execute", "parse_disk", "parse_flat"]
 
 DESCRIPTION = """\
-Run guests until they end. With a terminal and one guest, its console is yours: Ctrl-A X leaves, Ctrl-A H helps.
-A pipe on standard input is typed on the console. Several --config run side by side, each line of output behind
-its guest's name."""
+Run guests until they end. With a terminal and one guest, its console is yours: Ctrl-A X leaves, Ctrl-A H
+helps. A pipe on standard input is typed on the console once the guest listens. Several --config run side by
+side, each line of output behind its guest's name."""
 
 EPILOG = """\
 exit codes:
@@ -81,7 +81,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
     boot = parser.add_argument_group("what to boot")
     boot.add_argument("--image", metavar="NAME", help="an image of 'emuvisor images', such as debian")
-    boot.add_argument("--kernel", type=Path, metavar="FILE", help="a bzImage, a multiboot kernel or an ELF kernel")
+    boot.add_argument("--kernel", type=Path, metavar="FILE", help="a kernel: bzImage, multiboot or ELF")
     boot.add_argument("--initrd", type=Path, metavar="FILE", help="the kernel's initial ramdisk")
     boot.add_argument("--append", metavar="TEXT", help="the kernel's command line; with --image, more of it")
     boot.add_argument(
@@ -89,7 +89,9 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         choices=("host", "guest"),
         help="who unpacks a bzImage: the host (fast, default) or its own code",
     )
-    boot.add_argument("--flat", type=parse_flat, metavar="FILE@ADDRESS[,MODE]", help="a flat binary; MODE: real16")
+    boot.add_argument(
+        "--flat", type=parse_flat, metavar="FILE@ADDRESS[,MODE]", help="a flat binary; default MODE: real16"
+    )
     boot.add_argument("--firmware", type=Path, metavar="FILE", help="a BIOS in place of emuvisor's own")
     boot.add_argument(
         "--disk",
@@ -116,11 +118,18 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
     host = parser.add_argument_group("the host")
     host.add_argument(
-        "--pool", type=_size, metavar="SIZE", help="memory for all guests together (default: what they may use)"
+        "--pool",
+        type=_size,
+        metavar="SIZE",
+        help="memory for all guests together (default: what they may use)",
     )
-    host.add_argument("--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default: 1)")
     host.add_argument(
-        "--json", action="store_true", help="print one JSON document at the end, with the console's text in it"
+        "--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default: 1)"
+    )
+    host.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON document at the end, with the console's text in it",
     )
 
 

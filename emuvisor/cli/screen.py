@@ -22,7 +22,7 @@ _COLOURS = (36, 32, 33, 35, 34, 31)  # ANSI foregrounds: cyan, green, yellow, ma
 
 
 class Outlet:
-    """Bytes from the pCPU threads for the main thread. `wake`, set by whoever takes them, says when there are some.
+    """Bytes from the pCPU threads for the main thread. `wake`, set by the taker, says that there are some.
 
     When `limit` bytes wait, the guests wait: a slow reader slows them down and loses nothing.
     """

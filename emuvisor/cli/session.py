@@ -61,8 +61,8 @@ class Session:
     def run(self, configs: Sequence[GuestConfig]) -> list[Result]:
         """Run the guests to their ends; the results are in the order of `configs`.
 
-        A guest that ended gives its memory back at once: others may wait for it. Raises ImageError, OutOfFrames and
-        the like for a guest that cannot be made or started.
+        A guest that ended gives its memory back at once: others may wait for it. Raises ImageError,
+        OutOfFrames and the like for a guest that cannot be made or started.
         """
         guests = [self._create(config) for config in configs]
         with self._wakeup() as wakeup, self._raw_keyboard():
@@ -117,7 +117,7 @@ class Session:
         sources: list[_Wakeup | int] = [wakeup]
         keyboard = self._keyboard
         if keyboard is not None and not keyboard.at_end:
-            # A terminal is read at once, for the command keys' sake; a pipe when and as fast as the guest listens.
+            # A terminal is read at once, for the command keys' sake; a pipe when the guest listens.
             if keyboard.terminal or self._listens(self._live[0]):
                 sources.append(keyboard.descriptor)
             else:
@@ -131,7 +131,7 @@ class Session:
 
     @staticmethod
     def _listens(guest: Guest) -> bool:
-        """Whether the guest has taken everything so far, and its driver is there: what comes before is lost."""
+        """Whether the guest took all so far, and its driver is there: what comes before is lost."""
         return guest.machine.board.uarts[0].terminal_ready and not guest.console.has_input
 
     def _deadline(self, guest: Guest) -> float | None:
@@ -159,7 +159,9 @@ class Session:
                 self._ended(guest)
             elif deadline is not None and now >= deadline:
                 self._cut(guest, Cut.TIMEOUT, f"no end after {guest.config.timeout_s:g} s")
-        starved = [guest for guest in self._live if guest.state is GuestState.PAUSED and guest.outcome is None]
+        starved = [
+            guest for guest in self._live if guest.state is GuestState.PAUSED and guest.outcome is None
+        ]
         if len(self._live) < before:
             for guest in starved:
                 guest.resume()

@@ -145,7 +145,9 @@ class PlainShow:
     def _say(self, lines: bytes) -> None:
         seconds = time.monotonic() - self._start
         with self._lock:
-            self._lines.extend(f"{seconds:6.2f} s  ".encode() + line for line in lines.splitlines(keepends=True))
+            self._lines.extend(
+                f"{seconds:6.2f} s  ".encode() + line for line in lines.splitlines(keepends=True)
+            )
 
     def refresh(self) -> None:
         """Print what has come."""
@@ -179,13 +181,23 @@ def show_summary(summary: Summary) -> None:
                 _time(statistics.guest_ns),
             )
         )
-    columns = ("guest", "ended by", "after", "CPU", "retired bytes", "exits", "switches", "frames", "guest time")
+    columns = (
+        "guest",
+        "ended by",
+        "after",
+        "CPU",
+        "retired",
+        "exits",
+        "switches",
+        "frames",
+        "guest time",
+    )
     show_table(columns, rows, right=columns[2:], styles={"power-off": "green", "did not end": "bold red"})
     frames = sum(result.statistics.resident for result in summary.guests)
     pcpus = "one pCPU" if summary.pcpus == 1 else f"{summary.pcpus} pCPUs"
     print(
-        f"{len(summary.guests)} guests, {pcpus}, {summary.seconds:.1f} s: {summary.switches:,} switches between "
-        f"guests, {frames:,} frames ({format_size(frames * PAGE_SIZE)})."
+        f"{len(summary.guests)} guests, {pcpus}, {summary.seconds:.1f} s: {summary.switches:,} switches "
+        f"between guests, {frames:,} frames ({format_size(frames * PAGE_SIZE)})."
     )
     if not summary.all_well:
         bad = ", ".join(result.statistics.name for result in summary.guests if not result.well)

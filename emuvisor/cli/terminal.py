@@ -19,8 +19,8 @@ _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 def raw_terminal(descriptor: int) -> Iterator[None]:
     """Every key goes through as it is, Ctrl-C included; restores the old mode at the end.
 
-    Output keeps its translation of line ends, as on QEMU's console: firmware often prints bare line feeds. While
-    it lasts, SIGTERM and SIGHUP raise SystemExit with 128 + the signal's number. Only in the main thread.
+    Output keeps its translation of line ends, as on QEMU's console: firmware often prints bare line feeds.
+    While it lasts, SIGTERM and SIGHUP raise SystemExit with 128 + their number. In the main thread only.
     """
     before = termios.tcgetattr(descriptor)
     mode = termios.tcgetattr(descriptor)

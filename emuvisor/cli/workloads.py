@@ -1,6 +1,7 @@
 """The guests of `emuvisor demo`, and running them together."""
 
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,10 +40,14 @@ class Workload:
 
 
 DEMO = (
-    Workload("spin", "computes", (10_000_000, 15)),  # iterations a line, lines
-    Workload("memtouch", "fills memory", (0, 96 * MIB, 64, 4), memory=128 * MIB),  # start, length, stride, passes
-    Workload("vmexit", "exits", (1_000,)),  # turns of each loop
-    Workload("halt", "sleeps", (3,), clock="host"),  # seconds
+    # Parameters: iterations a line, lines
+    Workload("spin", "computes", (10_000_000, 15)),
+    # start (0: the default), length, stride, passes
+    Workload("memtouch", "fills memory", (0, 96 * MIB, 64, 4), memory=128 * MIB),
+    # turns of each loop
+    Workload("vmexit", "exits", (1_000,)),
+    # seconds
+    Workload("halt", "sleeps", (3,), clock="host"),
 )
 
 
@@ -98,14 +103,16 @@ def run_workloads(workloads: Sequence[Workload], pcpus: int = 1, show: Show | No
         guests = [(workload, _create(host, workload, Path(folder))) for workload in workloads]
         start = time.monotonic()
         ends: dict[str, float] = {}
+        news = threading.Event()
+        host.listeners.append(lambda _event: news.set())
         if show is not None:
             show.begin(guests)
         try:
             for _, guest in guests:
                 guest.start()
             while len(ends) < len(guests) and time.monotonic() - start < TIMEOUT_S:
-                running = next(guest for _, guest in guests if guest.name not in ends)
-                running.wait(REFRESH_S)
+                news.wait(REFRESH_S)
+                news.clear()
                 for _, guest in guests:
                     if guest.outcome is not None:
                         ends.setdefault(guest.name, time.monotonic() - start)

@@ -149,7 +149,7 @@ class Guest:
             state=self.state,
             reason=self.reason,
             retired=machine.vcpu.work,
-            guest_ns=machine.vcpu.work + machine.vcpu.idle_ns,
+            guest_ns=machine.clock.now_ns(),
             cpu_ns=self.cpu_ns,
             waited_ns=self.waited_ns,
             slices=self.slices,

@@ -176,6 +176,10 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
         p->stopping = false;
         p->refused.valid = false;
         p->block_start = p->block_end = 0;
+        if (p->env->cc_op == CC_OP_EFLAGS)
+            p->env->eflags = env_rflags(p->env); /* on its way in the engine takes all flags from there */
+        if (p->env->cc_op == CC_OP_EFLAGS)
+            p->env->eflags = env_rflags(p->env); /* emu_start takes all flags from here */
         const int error = unicorn.emu_start(p->engine, p->env->rip, 0, 0, 0);
         p->env->old_exception = -1;
         if (error == UC_ERR_EXCEPTION && p->refused.valid) {

@@ -11,8 +11,9 @@ void normalise_flags(pcpu *p)
 {
     uint32_t flags = 0;
     if (p->env->cc_op == CC_OP_EFLAGS)
-        return;
-    unicorn.reg_read(p->engine, UC_X86_REG_EFLAGS, &flags);
+        flags = (uint32_t)env_rflags(p->env);
+    else
+        unicorn.reg_read(p->engine, UC_X86_REG_EFLAGS, &flags);
     env_set_rflags(p->env, flags);
 }
 
