@@ -44,6 +44,8 @@ static __attribute__((noinline)) void look(pcpu *p, vcpu *v)
         || (v->interrupt && interruptible(p->env)) || nmi_deliverable(p)) {
         p->stopping = true;
         p->block_start = p->block_end = 0;
+        if (unicorn.short_code)
+            unicorn.raise_exception_err(p->env, VECTOR_LEAVE, 0); /* to on_interrupt, by longjmp */
         unicorn.emu_stop(p->engine); /* before the block runs: it is not counted */
         return;
     }

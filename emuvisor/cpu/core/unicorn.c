@@ -18,10 +18,15 @@ static char message[512];
 
 #define FAIL(...) (snprintf(message, sizeof message, __VA_ARGS__), message)
 
-/* Unicorn has translated code ask after every load and store whether it should stop. The core never needs the answer
- * there: a refused access leaves at once, and stops are seen where the next block starts. This replaces the function
- * that emits the question. */
+/* Unicorn has translated code ask after every load and store, and at the start of every block, whether it should
+ * stop. The core never needs the answer: a refused access leaves at once, and the block hook leaves by itself (run.c,
+ * look). The first replacement emits nothing after loads and stores; the second is what block starts call. */
 static void no_check(void *tcg_context) { (void)tcg_context; }
+static void no_request(void *engine, uint32_t in_delay_slot)
+{
+    (void)engine;
+    (void)in_delay_slot;
+}
 
 /* Unicorn leaves a block in its middle: the core takes what has not run off the count. */
 static void leave_block(void *cpu)
@@ -282,6 +287,7 @@ const char *unicorn_load(const char *path, bool short_code, unicorn_fill *fill)
     /* Before the first engine: engines copy these pointers into their own tables. */
     if (short_code)
         unicorn.short_code = relocate(library, "check_exit_request_x86_64", (void *)no_check) > 0
+                             && relocate(library, "helper_check_exit_request_x86_64", (void *)no_request) > 0
                              && relocate(library, "unicorn_fill_tlb_x86_64", (void *)fill) > 0;
     if (relocate(library, "cpu_loop_exit_noexc_x86_64", (void *)leave_block) <= 0
         || relocate(library, "helper_rdrand_x86_64", (void *)no_random) <= 0)
