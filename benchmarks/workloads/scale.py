@@ -19,7 +19,9 @@ QUICK_COUNTS = (1, 4, 16)
 PCPUS = (1, 2)
 WINDOW_S = 3.0
 QUICK_WINDOW_S = 1.5
-BOOT_TIMEOUT_S = 600
+ANSWER_TIMEOUT_S = 120
+BOOT_TIMEOUT_S = 30
+"""For each guest."""
 HOST_MIB_PER_GUEST = 130
 """What has to be free for each guest before so many are started: its frames, and room."""
 MEMORY = "memory of a guest besides its frames"
@@ -38,9 +40,11 @@ class Crowd:
         self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
 
-    def _ask(self, process: ConsoleProcess, line: str) -> dict[str, float]:
+    def _ask(
+        self, process: ConsoleProcess, line: str, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> dict[str, float]:
         process.send(f"{line}\n")
-        text, _ = process.expect("\n", BOOT_TIMEOUT_S)
+        text, _ = process.expect("\n", timeout_s)
         try:
             answer: dict[str, float] = json.loads(text)
         except ValueError:
@@ -56,7 +60,7 @@ class Crowd:
             process = self._process = ConsoleProcess(f"{most} guests on {self.pcpus} pCPUs", argv)
             self._ask(process, "boot 1")
             self._first = self._ask(process, "memory")
-            self._ask(process, f"boot {most}")
+            self._ask(process, f"boot {most}", most * BOOT_TIMEOUT_S)
             self._last = self._ask(process, "memory")
             self._ask(process, "loop")
         return self._process

@@ -21,9 +21,13 @@ from emuvisor.units import GIB, MIB
 __all__ = ["Switch"]
 
 SLICE_WORK = 1_000_000
-"""Bytes of guest code in a turn: long enough for a guest to touch its working set again."""
-TURNS = 1000
-QUICK_TURNS = 200
+"""Bytes of guest code in a slice: long enough for a Debian guest to touch its working set again."""
+SPIN_SLICE_WORK = 50_000
+"""For guests whose working set is a page."""
+BLOCK = 25
+"""Slices of one guest in a run, and pairs of slices in turns."""
+ROUNDS = 40
+QUICK_ROUNDS = 10
 ENTRIES = 200_000
 QUICK_ENTRIES = 20_000
 
@@ -34,7 +38,7 @@ ENDLESS_LOOP = "while :; do i=$((i+1)); done"
 
 
 class Switch:
-    """In this process: slices of two guests in turns, less the same slices of one after the other."""
+    """In this process: slices of two guests in turns, less the same work of one after the other."""
 
     name = "switch"
     measures = "microseconds to put one guest away and run another, refilling the TLB included"
@@ -43,19 +47,19 @@ class Switch:
     def tasks(self, context: Context) -> Iterator[Sequence[Task]]:
         """Entering alone, small guests, and Debian guests that run a shell loop."""
         quick = context.settings.quick
-        turns, entries = (QUICK_TURNS, QUICK_ENTRIES) if quick else (TURNS, ENTRIES)
+        rounds, entries = (QUICK_ROUNDS, QUICK_ENTRIES) if quick else (ROUNDS, ENTRIES)
         pool = FramePool(GIB)
         pcpu = Pcpu(pool)
         context.note(
-            f"{turns} slices of {SLICE_WORK} bytes of code of each of two guests in turns (A B A B), "
-            "less the time of the same work in two runs (A A B B). What the guests' own misses cost "
-            "after a switch is in it."
+            f"Slices of two guests in turns (A B A B), less the time of the same work in runs of {BLOCK} "
+            f"slices (A A B B): {SLICE_WORK} bytes of code a slice for Debian guests, {SPIN_SLICE_WORK} for "
+            "small ones. What the guests' own misses cost after a switch is in it."
         )
         with ExitStack() as stack:
             spin = [stack.enter_context(machine(config, pool)) for config in _spin_configs(stack)]
             tasks = [
                 _task(ENTER, partial(_enter, spin[0], pcpu, entries)),
-                _task(SWITCH_SPIN, partial(_switch, spin, pcpu, turns)),
+                _task(SWITCH_SPIN, partial(_switch, spin, pcpu, SPIN_SLICE_WORK, rounds)),
             ]
             if has_image(context, SWITCH_DEBIAN):
                 debian = []
@@ -66,7 +70,9 @@ class Switch:
                     run_until(guest, pcpu, BOOT_MARKER)
                     run_until(guest, pcpu, "looping", f"echo loop''ing; {ENDLESS_LOOP}\n")
                     debian.append(guest)
-                tasks.append(_task(SWITCH_DEBIAN, partial(_switch, debian, pcpu, turns), Goal(30)))
+                tasks.append(
+                    _task(SWITCH_DEBIAN, partial(_switch, debian, pcpu, SLICE_WORK, rounds), Goal(30))
+                )
             yield tasks
 
 
@@ -92,23 +98,39 @@ def _enter(guest: Machine, pcpu: Pcpu, entries: int) -> float:
     return (time.perf_counter() - start) / entries * 1e6
 
 
-def _slices(order: Sequence[Machine], pcpu: Pcpu) -> float:
-    """Seconds per byte of code when the guests run a slice each in this order."""
-    before = sum(guest.vcpu.work for guest in set(order))
-    start = time.perf_counter()
-    for guest in order:
-        guest.run_slice(pcpu, SLICE_WORK)
-    seconds = time.perf_counter() - start
-    return seconds / (sum(guest.vcpu.work for guest in set(order)) - before)
+def _switches(guests: Sequence[Machine]) -> int:
+    return sum(guest.vcpu.counters()["switch"] for guest in guests)
 
 
-def _switch(guests: Sequence[Machine], pcpu: Pcpu, turns: int) -> float:
-    """Microseconds a switch costs."""
+def _work(guests: Sequence[Machine]) -> int:
+    return sum(guest.vcpu.work for guest in guests)
+
+
+class _Account:
+    """Time, work and switches of slices that were run in one kind of order."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.work = 0
+        self.switches = 0
+
+    def run(self, order: Sequence[Machine], guests: Sequence[Machine], pcpu: Pcpu, slice_work: int) -> None:
+        """Run a slice of each machine of `order`."""
+        work, switches = _work(guests), _switches(guests)
+        start = time.perf_counter()
+        for guest in order:
+            guest.run_slice(pcpu, slice_work)
+        self.seconds += time.perf_counter() - start
+        self.work += _work(guests) - work
+        self.switches += _switches(guests) - switches
+
+
+def _switch(guests: Sequence[Machine], pcpu: Pcpu, slice_work: int, rounds: int) -> float:
+    """Microseconds a switch costs. Both orders in short blocks, so that a slower machine slows both."""
     first, second = guests
-    alone = _slices([first] * turns + [second] * turns, pcpu)
-    switches = {guest: guest.vcpu.counters()["switch"] for guest in guests}
-    work = sum(guest.vcpu.work for guest in guests)
-    in_turns = _slices([first, second] * turns, pcpu)
-    work = sum(guest.vcpu.work for guest in guests) - work
-    switched = sum(guest.vcpu.counters()["switch"] - switches[guest] for guest in guests)
-    return (in_turns - alone) * work / switched * 1e6
+    runs, turns = _Account(), _Account()
+    for _ in range(rounds):
+        runs.run([first] * BLOCK + [second] * BLOCK, guests, pcpu, slice_work)
+        turns.run([first, second] * BLOCK, guests, pcpu, slice_work)
+    expected = runs.seconds * turns.work / runs.work
+    return (turns.seconds - expected) / (turns.switches - runs.switches) * 1e6

@@ -141,16 +141,17 @@ class Session:
     def _type(self, keyboard: Keyboard) -> None:
         for item in keyboard.read():
             if item is Key.HELP:
-                print(HELP_TEXT, end="", file=sys.stderr)
+                print(f"\n{HELP_TEXT}", end="", file=sys.stderr)
             elif item is Key.LEAVE:
                 for guest in list(self._live):
                     self._cut(guest, Cut.LEFT)
+                print("\nemuvisor: switched off", file=sys.stderr)
                 return
             elif isinstance(item, bytes):
                 self._live[0].type(item)
 
     def _collect(self) -> None:
-        """Record what has ended, end what has no time or memory left."""
+        """Record what has ended, and end what has no time left, or no memory and nobody to wait for."""
         before = len(self._live)
         now = time.monotonic()
         for guest in list(self._live):
@@ -162,18 +163,13 @@ class Session:
         starved = [
             guest for guest in self._live if guest.state is GuestState.PAUSED and guest.outcome is None
         ]
+        if starved and len(starved) == len(self._live) == before:
+            limit = self._host.pool.limit
+            taken = f"all {limit} frames of the host ({format_size(limit * PAGE_SIZE)}) are taken"
+            self._cut(starved.pop(), Cut.NO_MEMORY, f"{taken}; --pool gives it more")
         if len(self._live) < before:
             for guest in starved:
                 guest.resume()
-        elif starved and len(starved) == len(self._live):
-            limit = self._host.pool.limit
-            for guest in starved:
-                self._cut(
-                    guest,
-                    Cut.NO_MEMORY,
-                    f"all {limit} frames of the host ({format_size(limit * PAGE_SIZE)}) are taken; "
-                    f"--pool gives it more",
-                )
 
     def _cut(self, guest: Guest, why: Cut, message: str = "") -> None:
         """End a guest that has not ended by itself."""

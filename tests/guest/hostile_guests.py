@@ -13,6 +13,7 @@ import random
 import struct
 import sys
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,8 @@ SLICE = 20_000
 SLICES = 15
 HANG_S = 20
 """One seed never takes this long: whoever does hangs, and the process dies with its traceback."""
+PATIENCE_S = 0.1
+"""A slice that takes longer is stopped, as the host does: code that rewrites itself all the time is slow."""
 
 BOOT_SECTOR = 0x7C00
 SOUP = 0x40000
@@ -278,12 +281,27 @@ def revive(machine, start: CpuState, turn):
     machine.vcpu.state = replace(start, rip=start.rip + CHUNK * turn)
 
 
-def run(kind, seed, pool, pcpu, folder, alone):
+class Watchdog(threading.Thread):
+    """Stops what runs, now and then: a guest's slice must end then."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.machine = None
+        self.over = threading.Event()
+
+    def run(self):
+        while not self.over.wait(PATIENCE_S):
+            if self.machine is not None:
+                self.machine.vcpu.stop()
+
+
+def run(kind, seed, pool, pcpu, folder, alone, watchdog):
     rng = random.Random(f"{kind} {seed}")
     machine = KINDS[kind](rng, pool, folder)
     if machine is None:
         return "refused"
     other = neighbour(pool, folder)
+    watchdog.machine = machine
     start = machine.vcpu.state
     endings = set()
     for turn in range(SLICES):
@@ -292,6 +310,7 @@ def run(kind, seed, pool, pcpu, folder, alone):
             assert machine.outcome.ending != "engine-error", f"{machine.outcome}\n{machine.vcpu.state}"
             revive(machine, start, turn)
         other.run_slice(pcpu, SLICE)
+    watchdog.machine = None
     assert digest(other) == alone, "the neighbour noticed"
     machine.close()
     other.close()
@@ -310,10 +329,12 @@ def main(kind, first, count):
             quiet.run_slice(pcpu, SLICE)
         alone = digest(quiet)
         quiet.close()
+        watchdog = Watchdog()
+        watchdog.start()
         for seed in range(first, first + count):
             faulthandler.dump_traceback_later(HANG_S, exit=True)
             print(f"{kind} {seed}", end=" ", flush=True)
-            print(run(kind, seed, pool, pcpu, folder, alone), flush=True)
+            print(run(kind, seed, pool, pcpu, folder, alone, watchdog), flush=True)
     faulthandler.cancel_dump_traceback_later()
 
 

@@ -1,0 +1,119 @@
+"""From options to configurations."""
+
+from pathlib import Path
+
+import pytest
+
+from emuvisor.cli import guests
+from emuvisor.cli.entry import build_parser
+from emuvisor.errors import EmuvisorError
+from emuvisor.images import cache
+from emuvisor.images.cache import Recipe
+from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig, KernelConfig
+from emuvisor.units import GIB, MIB
+
+
+def configs(*argv: str) -> list[GuestConfig]:
+    return guests.configs(build_parser().parse_args(["run", *argv]), "virtual")
+
+
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cache.Image:
+    """An installed image, tiny."""
+    monkeypatch.setenv("EMUVISOR_CACHE", str(tmp_path))
+    files = {"vmlinuz": b"kernel", "initrd": b"ramdisk"}
+    return cache.install("tiny", Recipe(files, "vmlinuz", {}, "initrd", "console=ttyS0"))
+
+
+def test_a_kernel_with_everything() -> None:
+    (config,) = configs(
+        *("--kernel", "vmlinuz", "--initrd", "initrd", "--append", "quiet", "--decompressor", "guest"),
+        *("--disk", "a.img", "--disk", "b.img,readonly", "--memory", "64M", "--cpu", "haswell"),
+        *("--name", "big", "--clock", "host", "--until", "login:", "--timeout", "2.5"),
+    )
+    assert config == GuestConfig(
+        name="big",
+        memory=64 * MIB,
+        cpu="haswell",
+        clock="host",
+        kernel=KernelConfig(Path("vmlinuz"), Path("initrd"), "quiet", "guest"),
+        disks=(DiskConfig(Path("a.img")), DiskConfig(Path("b.img"), readonly=True)),
+        until="login:",
+        timeout_s=2.5,
+    )
+
+
+def test_the_clock_that_nobody_names_is_the_callers() -> None:
+    args = build_parser().parse_args(["run", "--kernel", "vmlinuz"])
+    assert [guests.configs(args, clock)[0].clock for clock in ("virtual", "host")] == ["virtual", "host"]
+
+
+def test_a_flat_binary() -> None:
+    assert configs("--flat", "odd@name.bin@0x8000")[0].flat == FlatConfig(Path("odd@name.bin"), 0x8000)
+    assert configs("--flat", "a.bin@4096,long64")[0].flat == FlatConfig(Path("a.bin"), 4096, "long64")
+
+
+def test_a_disk_alone_boots_through_the_bios() -> None:
+    assert configs("--disk", "a.img")[0] == GuestConfig(disks=(DiskConfig(Path("a.img")),))
+
+
+def test_a_bios_of_ones_own() -> None:
+    assert configs("--firmware", "bios.bin")[0].firmware == Path("bios.bin")
+
+
+def test_an_image(image: cache.Image) -> None:
+    (config,) = configs("--image", "tiny", "--append", "quiet", "--decompressor", "guest")
+    assert config.kernel == KernelConfig(image.kernel, image.initrd, "console=ttyS0 quiet", "guest")
+
+
+def test_options_go_before_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "guest.toml"
+    file.write_text('name = "one"\nmemory = "64M"\nuntil = "x"\nclock = "host"\n[[disks]]\npath = "a.img"\n')
+    (config,) = configs("--config", str(file), "--memory", "1G", "--timeout", "9", "--name", "two")
+    assert (config.name, config.memory, config.until, config.timeout_s) == ("two", GIB, "x", 9)
+    assert config.clock == "host"
+    assert config.disks == (DiskConfig(tmp_path / "a.img"),)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("", "nothing to boot: give --image, --kernel, --flat, --firmware, --disk or --config"),
+        ("--kernel k --firmware f", "--kernel and --firmware: a guest boots from one of them"),
+        ("--image tiny --kernel k", "--image and --kernel: a guest boots from one of them"),
+        ("--disk d --initrd i --append a", "--initrd, --append without --kernel or --image"),
+        ("--image tiny --initrd i", "--initrd with --image: the image has its own"),
+        ("--image none", "there is no image 'none'; 'emuvisor images list' shows what there is"),
+        (
+            "--image debian",
+            "the image 'debian' is not here yet; get it with: emuvisor images pull debian",
+        ),
+        (
+            "--config ONE --kernel k --disk d",
+            "--kernel, --disk with --config: what the guest boots stands in the configuration",
+        ),
+        ("--config ONE --config TWO --name x", "--name is for one guest; there are 2 --config"),
+        (
+            "--config ONE --config ONE --config TWO",
+            "2 guests are called 'one'; give each configuration a name of its own",
+        ),
+        ("--kernel k --name ''", "name: \"''\" is not 1 to 64 letters, digits, '-', '_' or '.'"),
+        ("--flat f@0,sideways", "flat.mode: 'sideways' is not one of real16, protected32, long64"),
+    ],
+)
+@pytest.mark.usefixtures("image")
+def test_conflicts(argv: str, message: str, tmp_path: Path) -> None:
+    files = {}
+    for name in ("ONE", "TWO"):
+        files[name] = tmp_path / f"{name}.toml"
+        files[name].write_text(f'name = "{name.lower()}"\n[[disks]]\npath = "a.img"\n')
+    with pytest.raises(EmuvisorError) as error:
+        configs(*(str(files.get(word, word)) for word in argv.split()))
+    assert str(error.value) == message
+
+
+def test_the_pool_holds_all_guests_as_far_as_a_pool_goes() -> None:
+    small = GuestConfig(memory=64 * MIB, disks=(DiskConfig(Path("a.img")),))
+    huge = GuestConfig(memory=512 * GIB, disks=(DiskConfig(Path("a.img")),))
+    assert guests.pool_size([small, small]) == 2 * 65 * MIB
+    assert guests.pool_size([small, huge]) == 64 * GIB - 4096

@@ -1,0 +1,83 @@
+"""`emuvisor images`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emuvisor.cli import main
+from emuvisor.images import cache, debian
+from emuvisor.images.cache import Image, Recipe
+from emuvisor.images.debian import Progress
+
+Capture = pytest.CaptureFixture[str]
+RECIPE = Recipe({"vmlinuz": b"k" * 2048}, "vmlinuz", {"linux": "6.1", "busybox": "1.35"}, append="quiet")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("EMUVISOR_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_nothing_yet(capsys: Capture) -> None:
+    assert main(["images", "list"]) == 0
+    assert capsys.readouterr().out == (
+        "image           size  made from\n"
+        "debian                not here yet; emuvisor images pull debian\n"
+        "debian-memtest        not here yet; emuvisor images pull debian-memtest\n"
+    )
+    assert main(["images", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_an_installed_image(folder: Path, capsys: Capture) -> None:
+    cache.install("debian", RECIPE)
+    assert main(["images", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "debian          2 KiB  busybox 1.35, linux 6.1"
+    assert main(["images", "list", "--json"]) == 0
+    path = folder / "images" / "debian"
+    assert json.loads(capsys.readouterr().out) == [
+        {
+            "name": "debian",
+            "path": str(path),
+            "kernel": str(path / "vmlinuz"),
+            "initrd": None,
+            "append": "quiet",
+            "packages": {"linux": "6.1", "busybox": "1.35"},
+            "size": 2048,
+        }
+    ]
+
+
+def test_a_damaged_image(folder: Path, capsys: Capture) -> None:
+    cache.install("debian", RECIPE)
+    kernel = folder / "images" / "debian" / "vmlinuz"
+    kernel.unlink()
+    assert main(["images", "list"]) == 2
+    assert capsys.readouterr().err == f"emuvisor: error: {kernel}: missing; pull the image again\n"
+
+
+def test_pull(monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: Capture) -> None:
+    def build(name: str, progress: Progress) -> Image:
+        progress("downloading", 0, 2)
+        progress("installing", 1, 2)
+        image = cache.install(name, RECIPE)
+        progress("done", 2, 2)
+        return image
+
+    monkeypatch.setitem(debian.RECIPES, "debian", build)
+    assert main(["images", "pull", "debian"]) == 0
+    path = folder / "images" / "debian"
+    assert capsys.readouterr() == (
+        f"debian: 2 KiB in {path} (busybox 1.35, linux 6.1)\nBoot it with: emuvisor run --image debian\n",
+        "[1/2] downloading\n[2/2] installing\n",
+    )
+
+
+def test_pull_what_there_is_not(capsys: Capture) -> None:
+    assert main(["images", "pull", "plan9"]) == 2
+    assert capsys.readouterr().err == (
+        "emuvisor: error: unknown image 'plan9'; known images: debian, debian-memtest\n"
+    )
