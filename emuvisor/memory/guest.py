@@ -83,24 +83,35 @@ class GuestMemory:
         self._set_range(gpa, length, entry(FrameState.HOLE))
 
     def add_rom(self, gpa: int, data: bytes) -> None:
-        """Put `data` at `gpa` (page-aligned, padded to whole pages) as memory that guests cannot change."""
-        frames = -(-len(data) // PAGE_SIZE)
-        if self._find(gpa >> PAGE_SHIFT) is None:
-            self._add_slot(gpa >> PAGE_SHIFT, frames)
-        for i in range(frames):
+        """Put `data` at `gpa` (page-aligned, padded to whole pages) as memory that guests cannot change.
+
+        Raises GuestAddressError where it lies partly in RAM and partly not, OutOfFrames when it does not fit the pool.
+        """
+        count = -(-len(data) // PAGE_SIZE)
+        length = count * PAGE_SIZE
+        if all(self._find((gpa >> PAGE_SHIFT) + i) is None for i in range(count)):
+            self._add_slot(gpa >> PAGE_SHIFT, count)
+        slot, index = self._inside(gpa, length)
+        self._set_range(gpa, length, entry(FrameState.HOLE))
+        for i in range(count):
             frame = self.pool.take()
             piece = data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
             self.pool.frames[frame, : len(piece)] = np.frombuffer(piece, np.uint8)
-            self._set_range(gpa + i * PAGE_SIZE, PAGE_SIZE, entry(FrameState.ROM, frame))
+            slot.entries[index + i] = entry(FrameState.ROM, frame)
+        self._revoke()
 
-    def _set_range(self, gpa: int, length: int, value: int) -> None:
+    def _inside(self, gpa: int, length: int) -> tuple[Slot, int]:
+        """The slot that holds all of [gpa, gpa + length), and the first page's place in it."""
         found = self._find(gpa >> PAGE_SHIFT)
         last = self._find((gpa + length - 1) >> PAGE_SHIFT)
         if found is None or last is None or found[0] is not last[0]:
             raise GuestAddressError(
                 f"{gpa:#x}..{gpa + length - 1:#x} is not inside one block of the guest's memory"
             )
-        slot, index = found
+        return found
+
+    def _set_range(self, gpa: int, length: int, value: int) -> None:
+        slot, index = self._inside(gpa, length)
         span = slot.entries[index : index + (length >> PAGE_SHIFT)]
         self._release(span)
         span[:] = value
@@ -130,6 +141,8 @@ class GuestMemory:
                 self._own(slot, index, value & FRAME_MASK)
             elif state in self.sources:
                 return self.sources[state](gfn, write)
+            elif state > FrameState.HOLE:
+                return False  # nobody here knows where its content is
         except OutOfFrames:
             self.starved = True
             return False

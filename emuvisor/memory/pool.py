@@ -40,7 +40,7 @@ class FramePool:
         self.limit = limit // PAGE_SIZE
         if self.limit < 1 or self.limit > MAX_FRAMES - RESERVED:
             raise UsageError(
-                f"a frame pool of {format_size(limit)} is impossible; it has 4 KiB to "
+                f"a frame pool of {limit} bytes is impossible; it has at least 4 KiB and less than "
                 f"{format_size(MAX_FRAMES * PAGE_SIZE)}"
             )
         total = self.limit + RESERVED

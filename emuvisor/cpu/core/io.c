@@ -50,18 +50,13 @@ int on_cpuid(uc_engine *engine, void *data)
     return 1;
 }
 
-/* Before a handler runs, and after it. */
-static void begin_access(vcpu *v, uint64_t address, unsigned size, bool write, bool mmio, uint64_t value)
-{
-    v->work += ACCESS_WORK;
-    v->leave = false;
-    v->access = (io_access){address, value, (uint8_t)size, write, mmio};
-}
-
-static void end_access(pcpu *p, bool ok, uint64_t value)
+/* After a handler ran. The exit carries the access whose handler asked to leave, not a later one of the same block. */
+static void end_access(pcpu *p, bool ok, bool left_before, io_access access)
 {
     vcpu *v = p->vcpu;
-    v->access.value = value;
+    v->work += ACCESS_WORK;
+    if (!left_before)
+        v->access = access;
     if (!ok)
         fail(p);
     if (v->leave)
@@ -97,46 +92,52 @@ static void check_port(pcpu *p, uint16_t port, unsigned size)
 uint32_t on_in(uc_engine *engine, uint32_t port, int size, void *data)
 {
     pcpu *p = data;
+    vcpu *v = p->vcpu;
+    const bool left = v->leave;
     uint32_t value = 0;
     (void)engine;
     check_port(p, (uint16_t)port, (unsigned)size);
-    p->vcpu->counters[COUNT_PORT_READ]++;
-    begin_access(p->vcpu, port & 0xffff, (unsigned)size, false, false, 0);
-    const bool ok = p->vcpu->callbacks->port_read(p->vcpu, (uint16_t)port, (unsigned)size, &value);
-    end_access(p, ok, value);
+    v->counters[COUNT_PORT_READ]++;
+    const bool ok = v->callbacks->port_read(v, (uint16_t)port, (unsigned)size, &value);
+    end_access(p, ok, left, (io_access){port & 0xffff, value, (uint8_t)size, false, false});
     return value;
 }
 
 void on_out(uc_engine *engine, uint32_t port, int size, uint32_t value, void *data)
 {
     pcpu *p = data;
+    vcpu *v = p->vcpu;
+    const bool left = v->leave;
     (void)engine;
     check_port(p, (uint16_t)port, (unsigned)size);
-    p->vcpu->counters[COUNT_PORT_WRITE]++;
-    begin_access(p->vcpu, port & 0xffff, (unsigned)size, true, false, value);
-    end_access(p, p->vcpu->callbacks->port_write(p->vcpu, (uint16_t)port, (unsigned)size, value), value);
+    v->counters[COUNT_PORT_WRITE]++;
+    const bool ok = v->callbacks->port_write(v, (uint16_t)port, (unsigned)size, value);
+    end_access(p, ok, left, (io_access){port & 0xffff, value, (uint8_t)size, true, false});
 }
 
 uint64_t on_mmio_read(uc_engine *engine, uint64_t gpa, unsigned size, void *data)
 {
     pcpu *p = data;
+    vcpu *v = p->vcpu;
+    const bool left = v->leave;
     uint64_t value = 0;
     (void)engine;
-    p->vcpu->counters[COUNT_MMIO_READ]++;
-    begin_access(p->vcpu, gpa, size, false, true, 0);
-    const bool ok = p->vcpu->callbacks->mmio_read(p->vcpu, gpa, size, &value);
-    end_access(p, ok, value);
+    v->counters[COUNT_MMIO_READ]++;
+    const bool ok = v->callbacks->mmio_read(v, gpa, size, &value);
+    end_access(p, ok, left, (io_access){gpa, value, (uint8_t)size, false, true});
     return value;
 }
 
 void on_mmio_write(uc_engine *engine, uint64_t gpa, unsigned size, uint64_t value, void *data)
 {
     pcpu *p = data;
+    vcpu *v = p->vcpu;
+    const bool left = v->leave;
     uint32_t frame;
     (void)engine;
-    if (stage2_translate(p->vcpu->memory, gpa / PAGE_SIZE, false, &frame) == STAGE2_DISCARD)
+    if (stage2_translate(v->memory, gpa / PAGE_SIZE, false, &frame) == STAGE2_DISCARD)
         return; /* ROM */
-    p->vcpu->counters[COUNT_MMIO_WRITE]++;
-    begin_access(p->vcpu, gpa, size, true, true, value);
-    end_access(p, p->vcpu->callbacks->mmio_write(p->vcpu, gpa, size, value), value);
+    v->counters[COUNT_MMIO_WRITE]++;
+    const bool ok = v->callbacks->mmio_write(v, gpa, size, value);
+    end_access(p, ok, left, (io_access){gpa, value, (uint8_t)size, true, true});
 }

@@ -119,6 +119,7 @@ def test_address_space(limit: int, status: Status, detail: str, monkeypatch: pyt
     ],
 )
 def test_memory(
+    *,
     available_mib: int,
     limit: str | None,
     status: Status,

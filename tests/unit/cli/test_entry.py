@@ -53,10 +53,10 @@ def test_what_is_a_bug_shows_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "emuvisor: error: the following arguments are required: COMMAND"),
         (["run", "--memory", "lots"], "emuvisor run: error: argument --memory: 'lots' is not a size; write a "
          "whole number with K, M, G or T, such as 256M"),
-        (["run", "--timeout", "-1"], "emuvisor run: error: argument --timeout: '-1' is not a number of seconds "
-         "above 0"),
-        (["run", "--timeout", "nan"], "emuvisor run: error: argument --timeout: 'nan' is not a number of seconds "
-         "above 0"),
+        (["run", "--timeout", "-1"], "emuvisor run: error: argument --timeout: '-1' is not a number of "
+         "seconds above 0"),
+        (["run", "--timeout", "nan"], "emuvisor run: error: argument --timeout: 'nan' is not a number of "
+         "seconds above 0"),
         (["run", "--flat", "guest.bin"], "emuvisor run: error: argument --flat: 'guest.bin' is not "
          "PATH@ADDRESS[,MODE], such as guest.bin@0x8000,real16"),
         (["run", "--disk", ",readonly"], "emuvisor run: error: argument --disk: ',readonly' is not "

@@ -63,12 +63,13 @@ def test_until(program: Program, capsys: Capture) -> None:
             "memtouch",
             ["--pool", "2M"],
             4,
-            "emuvisor: guest: no-memory: all 512 frames of the host (2 MiB) are taken; --pool gives it more\n",
+            "emuvisor: guest: no-memory: all 512 frames of the host (2 MiB) are taken; "
+            "--pool gives it more\n",
         ),
     ],
 )
 def test_exit_codes(
-    name: str, options: list[str], code: int, message: str, program: Program, capsys: Capture
+    *, name: str, options: list[str], code: int, message: str, program: Program, capsys: Capture
 ) -> None:
     assert run(program(name), *options) == code
     assert capsys.readouterr().err == message
