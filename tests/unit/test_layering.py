@@ -14,7 +14,8 @@ LAYERS = (
     {"cpu", "devices"},
     {"machine", "images"},
     {"host"},
-    {"cli", "__init__", "__main__"},
+    {"cli"},
+    {"__init__", "__main__"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 

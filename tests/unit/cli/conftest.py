@@ -13,7 +13,7 @@ PROGRAMS = {
     "halted": "fa f4",  # cli; hlt
     "endless": "ebfe",  # jmp $
     "debug-exit": "b002 e6f4 ebfe",  # mov al, 2; out 0F4h, al; jmp $
-    "triple-fault": "0f011e0090 cc",  # lidt [9000h], which is zeros; int3
+    "triple-fault": "0f011e0090 0f0b",  # lidt [9000h], which is zeros; ud2
     # mov dx, 3F8h; mov al, 'A'; out dx, al, three times without an end of line; then power-off
     "aaa": "baf803 b041 ee ee ee" + POWER_OFF,
     # COM1 gets DTR and RTS, then every byte received is sent back; '!' switches off

@@ -4,10 +4,10 @@ import random
 from hashlib import sha256
 
 import pytest
-from cpu_guest import CODE64, IDT, MEMORY_SIZE, identity_map, long, tables
+from cpu_guest import CODE64, IDT, MEMORY_SIZE, identity_map, long, protected, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_rig import CODE, HANDLERS, Rig, asm, put_handler, real
+from run_rig import CODE, HANDLERS, PLENTY, Rig, asm, put_handler, real
 
 from emuvisor.cpu.exits import ExitReason
 
@@ -162,6 +162,60 @@ def test_a_handler_that_faults_for_ever_uses_up_its_budget():
     guest.memory.write(6 * 4, CODE.to_bytes(4, "little"))  # the handler of #UD is the UD2 itself
     assert guest.run(100_000).reason is ExitReason.BUDGET
     assert 100_000 <= guest.vcpu.work < 100_100
+
+
+CHAINS = """
+    std
+    mov edi, 0x6fff
+    mov ecx, 200
+    stc
+a:  mov eax, [0x7000 + ecx * 4]
+    jmp b
+b:  adc eax, 0x89abcdef
+    jmp c
+c:  stosb
+    rcl edx, 1
+    jmp d
+d:  adc ebx, eax
+    loop a
+    pushfd
+    pop esi
+    hlt
+"""
+"""Carries and the direction flag live from block to block."""
+
+
+def test_flags_live_across_slices_switches_and_looks():
+    rig = Rig(pcpus=2)
+
+    def result(budget, other=None, look=False):
+        guest = rig.guest(protected(), asm(CHAINS, 32))
+        turn = 0
+        while guest.run(budget, turn % 2 if other else 0).reason is ExitReason.BUDGET:
+            turn += 1
+            if other:
+                other.run(50, turn % 2)
+            if look:
+                guest.vcpu.state = guest.vcpu.state
+        state = guest.vcpu.state
+        memory = guest.memory.read(0x6000, 0x1000)
+        guest.memory.close()
+        return (state.rbx, state.rdx, state.rsi, state.rdi), memory
+
+    whole = result(PLENTY)
+    assert whole[0][3] == 0x6FFF - 200
+    noise = rig.guest(protected(rflags=0x2), asm("a: xor eax, eax; cld; jmp b; b: clc; jmp a", 32))
+    for budget in (1, 3, 17):
+        assert result(budget) == whole
+        assert result(budget, noise) == whole
+        assert result(budget, look=True) == whole
+
+
+@pytest.mark.parametrize("source", ["nop", "a: jmp b; b: nop", "out 0x10, al"])
+@pytest.mark.parametrize("flags", [0x2, 0xAD7, 0x46, 0x402])
+def test_flags_set_from_outside_reach_the_guest(source, flags):
+    guest = Rig().guest(protected(rflags=flags), asm(f"{source}; pushfd; pop eax; hlt", 32))
+    assert guest.run_to_halt().rax == flags
 
 
 def test_shorten_ends_the_present_run_only():

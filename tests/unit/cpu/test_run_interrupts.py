@@ -271,4 +271,3 @@ def test_no_idt_is_a_triple_fault_for_an_interrupt_too(rig):
     guest = rig.guest(protected(rflags=2 | IF, idtr=DescriptorTable(0, 0)), asm("a: jmp a", 32))
     interrupt(guest, 0x40)
     assert guest.run().reason is ExitReason.SHUTDOWN
-    assert DATA0 == guest.vcpu.state.ss.selector

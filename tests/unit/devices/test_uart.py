@@ -98,6 +98,12 @@ def test_linux_finds_a_16550a(bench: Bench) -> None:
     assert bench.read(MSR) & 0xF0 == 0x90
 
 
+@pytest.mark.parametrize(("mcr", "ready"), [(0, False), (DTR, False), (RTS, False), (DTR | RTS, True)])
+def test_a_driver_that_listens_raises_dtr_and_rts(bench: Bench, mcr: int, ready: bool) -> None:
+    bench.write(MCR, mcr)
+    assert bench.uart.terminal_ready is ready
+
+
 def test_without_fifos_one_byte_is_in_the_receiver(bench: Bench) -> None:
     bench.set_up(fcr=0)
     assert bench.uart.receive(b"abc") == 3

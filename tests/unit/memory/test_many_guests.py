@@ -54,18 +54,23 @@ class ManyGuests(RuleBasedStateMachine):
         self.alive.append(guest)
         return guest
 
+    def create_now(self):
+        return self._new(GuestMemory(self.pool, BLOCKS), Model())
+
     @rule(target=guests)
     def create(self):
-        return self._new(GuestMemory(self.pool, BLOCKS), Model())
+        return self.create_now()
 
     @rule(target=guests, guest=guests)
     def clone(self, guest):
-        memory, model = guest
+        memory, model = guest if guest in self.alive else self.create_now()
         return self._new(memory.clone(), model.copy())
 
     @rule(guest=guests, base=bases, offset=offsets, length=lengths, fill=st.integers(0, 255))
     def write(self, guest, base, offset, length, fill):
         memory, model = guest
+        if guest not in self.alive:
+            return
         length = min(length, PAGES * PAGE_SIZE - offset)
         pages = range(offset // PAGE_SIZE, (offset + length - 1) // PAGE_SIZE + 1)
         try:
@@ -93,6 +98,8 @@ class ManyGuests(RuleBasedStateMachine):
     @rule(guest=guests, base=bases, offset=offsets, length=lengths)
     def read(self, guest, base, offset, length):
         memory, model = guest
+        if guest not in self.alive:
+            return
         length = min(length, PAGES * PAGE_SIZE - offset)
         before = self.pool.used
         assert memory.read(base + offset, length) == model.blocks[base][offset : offset + length]
@@ -101,11 +108,12 @@ class ManyGuests(RuleBasedStateMachine):
     @rule(guest=guests, base=bases, page=st.integers(0, PAGES - 1), fill=st.integers(1, 255))
     def add_rom(self, guest, base, page, fill):
         memory, model = guest
+        if guest not in self.alive:
+            return
         try:
             memory.add_rom(base + page * PAGE_SIZE, bytes([fill]) * 5)
         except OutOfFrames:
             assert self.pool.free == 0
-            memory.add_hole(base + page * PAGE_SIZE, PAGE_SIZE)
             self._drop(guest)
             return
         model.blocks[base][page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = (bytes([fill]) * 5).ljust(PAGE_SIZE, b"\0")
@@ -114,12 +122,16 @@ class ManyGuests(RuleBasedStateMachine):
     @rule(guest=guests)
     def start_log(self, guest):
         memory, model = guest
+        if guest not in self.alive:
+            return
         memory.start_log()
         model.log = set()
 
     @rule(guest=guests)
     def collect_log(self, guest):
         memory, model = guest
+        if guest not in self.alive:
+            return
         found = set(memory.collect_log().tolist())
         if model.log is None:
             assert not found
@@ -130,12 +142,16 @@ class ManyGuests(RuleBasedStateMachine):
     @rule(guest=guests)
     def stop_log(self, guest):
         memory, model = guest
+        if guest not in self.alive:
+            return
         memory.stop_log()
         model.log = None
 
     @rule(guest=guests)
     def reset(self, guest):
         memory, model = guest
+        if guest not in self.alive:
+            return
         memory.reset()
         for base, data in model.blocks.items():
             for page in range(PAGES):
@@ -144,19 +160,14 @@ class ManyGuests(RuleBasedStateMachine):
 
     @rule(guest=consumes(guests))
     def close(self, guest):
-        self._drop(guest)
+        if guest in self.alive:
+            self._drop(guest)
 
     def _drop(self, guest):
-        memory, model = guest
+        memory, _ = guest
         used = self.pool.used
         assert memory.close() == used - self.pool.used
-        if guest in self.alive:
-            self.alive.remove(guest)
-        for data in model.blocks.values():  # other rules may still name it: it reads as nothing
-            data.clear()
-        memory.read = lambda gpa, length: b""
-        memory.write = lambda gpa, data: None
-        model.blocks = {0: bytearray(), HIGH: bytearray()}
+        self.alive.remove(guest)
 
     @invariant()
     def the_pool_keeps_its_limit(self):

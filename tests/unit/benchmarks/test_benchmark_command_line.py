@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks import qemu
+from benchmarks.guests import EmuvisorProcess
+from benchmarks.harness import Context, Settings
+from benchmarks.workloads import ALL
+from benchmarks.workloads.commands import commands
+from emuvisor.images.cache import Image
+
+
+@pytest.fixture
+def image() -> Image:
+    return Image("debian", Path("i"), Path("i/vmlinuz"), Path("i/initrd"), "console=ttyS0", {}, 0)
+
+
+def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        command_line.main(["boots"])
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "error: no benchmark 'boots'; there are boot, commands, bare, exits, switch, scale\n"
+    )
+
+
+def test_without_an_image_everything_else_is_skipped_with_a_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMUVISOR_CACHE", str(tmp_path))
+    out = tmp_path / "out.json"
+    markdown = tmp_path / "out.md"
+    names = ["boot", "commands", "scale"]
+    assert command_line.main([*names, "--json", str(out), "--markdown", str(markdown)]) == 0
+    data = json.loads(out.read_text())
+    assert [(b["name"], b["notices"]) for b in data["benchmarks"]] == [
+        (name, [f"{name} is skipped: no Debian image; run `emuvisor images pull debian`"]) for name in names
+    ]
+    assert data["command"] == f"python -m benchmarks boot commands scale --json {out} --markdown {markdown}"
+    assert "## scale" in markdown.read_text()
+    assert "notice: boot is skipped: no Debian image" in capsys.readouterr().out
+
+
+def test_benchmarks_have_different_names() -> None:
+    assert len({benchmark.name for benchmark in ALL}) == len(ALL)
+
+
+def test_qemu_that_is_not_installed_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    context = Context(Settings())
+    assert not qemu.available(context)
+    assert context.notices == [
+        "qemu is skipped: qemu-system-x86_64 is not installed (Debian: qemu-system-x86)"
+    ]
+
+
+def test_both_boot_the_same_files_with_the_same_words(image: Image) -> None:
+    settings = Settings(image=image, append="quiet", memory_mib=128)
+    assert qemu.Qemu(settings).argv() == [
+        *[
+            "qemu-system-x86_64",
+            "-machine",
+            "pc",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "qemu64",
+            "-smp",
+            "1",
+            "-m",
+            "128",
+            "-nographic",
+        ],
+        *["-no-reboot", "-nic", "none", "-kernel", "i/vmlinuz", "-initrd", "i/initrd", "-append"],
+        "console=ttyS0 quiet",
+    ]
+    assert EmuvisorProcess(settings).argv()[1:] == [
+        *(
+            "-m",
+            "benchmarks.programs.console",
+            "i/vmlinuz",
+            "i/initrd",
+            "console=ttyS0 quiet",
+            "128",
+            "host",
+            "host",
+        )
+    ]
+
+
+def test_a_quick_run_does_a_part_of_the_work() -> None:
+    assert [(c.name, c.limit) for c in commands(quick=False)] == [
+        ("400k system calls (one-byte dd)", 1.5),
+        ("300 fork and exec", 1.1),
+        ("200k turns of a shell loop", 1.8),
+        ("sha256 of 64 MB", 1.8),
+    ]
+    assert [c.name for c in commands(quick=True)] == [
+        "100k system calls (one-byte dd)",
+        "75 fork and exec",
+        "50k turns of a shell loop",
+        "sha256 of 16 MB",
+    ]
+    assert (
+        commands(quick=False)[3].expected
+        == "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351"
+    )

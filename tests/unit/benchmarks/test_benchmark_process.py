@@ -1,0 +1,85 @@
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.harness import BenchmarkError
+from benchmarks.process import ConsoleProcess
+from benchmarks.shell import Shell
+
+FAKE_GUEST = r"""
+import sys
+def say(text): sys.stdout.write(text); sys.stdout.flush()
+say("booting\nEMUVISOR-BOOT-OK\n/root # ")
+functions = {}
+for line in sys.stdin:
+    line = line.rstrip("\n")
+    say(line + "\r\n")  # a terminal's echo
+    name, _, body = line.partition("() { ")
+    if body:
+        functions[name] = body
+    elif line.startswith("echo defined-"):
+        say("defined-42\r\n")
+    elif line == "die":
+        sys.exit(3)
+    elif line in functions:
+        say("result of " + functions[line].partition(";")[0] + "\r\nEMUVISOR-END-42\r\n")
+    say("/root # ")
+"""
+
+
+class FakeGuest:
+    name = "fake"
+
+    def __init__(self, program: str = FAKE_GUEST) -> None:
+        self.program = program
+
+    def argv(self) -> list[str]:
+        return [sys.executable, "-S", "-c", self.program]
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    with Shell(FakeGuest()) as shell:
+        yield shell
+
+
+def test_a_command_is_timed_and_its_result_checked(shell: Shell) -> None:
+    shell.define("work", "compute 5")
+    assert shell.time("work", "result of compute 5", 10) > 0
+    with pytest.raises(BenchmarkError) as error:
+        shell.time("work", "another result", 10)
+    assert str(error.value) == (
+        "fake: work printed 'work\\r\\nresult of compute 5\\r\\nEMUVISOR-END-42', without 'another result'"
+    )
+
+
+def test_a_guest_that_ends_says_with_what(shell: Shell) -> None:
+    with pytest.raises(BenchmarkError) as error:
+        shell.time("die", "", 10)
+    assert str(error.value) == (
+        "fake ended with code 3 before 'EMUVISOR-END-42'; its last output: 'die\\r\\n'"
+    )
+
+
+def test_output_in_pieces_is_found_and_used_up() -> None:
+    program = "import sys, time\nfor c in 'one two three': sys.stdout.write(c); sys.stdout.flush()\ninput()"
+    with ConsoleProcess("pieces", [sys.executable, "-S", "-c", program]) as process:
+        assert process.expect("two", 10)[0] == "one two"
+        assert process.expect("three", 10)[0] == " three"
+
+
+def test_what_does_not_come_is_missed_in_time() -> None:
+    with ConsoleProcess(
+        "silent", [sys.executable, "-S", "-c", "print('hello', flush=True); input()"]
+    ) as process:
+        process.expect("hel", 10)
+        with pytest.raises(BenchmarkError) as error:
+            process.expect("world", 0)
+    assert str(error.value).startswith("no 'world' from silent within 0 s; its last output: ")
+
+
+def test_a_program_that_is_not_there() -> None:
+    with pytest.raises(BenchmarkError) as error:
+        ConsoleProcess("qemu", ["/nowhere/qemu"])
+    assert str(error.value) == "qemu: /nowhere/qemu does not start: No such file or directory"
