@@ -35,6 +35,8 @@ class Guest:
         self.pcpu: int | None = None
         """The pCPU that ran it last."""
         self.on_pcpu = False
+        self._read_to = 0
+        """Where in the console's output the next `expect` starts to look."""
         self.leaving = False
         """Someone waits to take it off its pCPU: it is not queued again."""
         self.wake_at: float | None = None
@@ -100,7 +102,7 @@ class Guest:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it does not run any more. False when `timeout_s` passed first."""
         with self.host.lock:
-            return self.host.lock.wait_for(lambda: self.state is not GuestState.RUNNING, timeout_s)
+            return self.host.changed.wait_for(lambda: self.state is not GuestState.RUNNING, timeout_s)
 
     # ---- console ----
 
@@ -122,22 +124,33 @@ class Guest:
             self.host.wake(self)
 
     def expect(self, text: str, timeout_s: float = 60, send: str = "") -> bool:
-        """Type `send`, then wait until `text` is printed behind it. False when `timeout_s` passed or the guest
-        ended first."""
-        seen = threading.Event()
+        """Type `send`, then wait until `text` is printed behind what the last `expect` found (behind the present
+        end of the output, with `send`). False when `timeout_s` passed or the guest ended first."""
+        console = self.console
+        pattern = text.encode()
+        found = threading.Event()
 
-        def found() -> None:
-            seen.set()
+        def seen() -> None:
+            self._read_to = console.written
+            found.set()
             with self.host.lock:
-                self.host.lock.notify_all()
+                self.host.changed.notify_all()
 
-        watch = self.console.watch(text, found)
         if send:
-            self.type(send)
-        with self.host.lock:
-            self.host.lock.wait_for(lambda: seen.is_set() or self.state is not GuestState.RUNNING, timeout_s)
-        self.console.unwatch(watch)
-        return seen.is_set()
+            self._read_to = console.written
+        watch = console.watch(pattern, seen)
+        end = console.find(pattern, self._read_to)
+        if end is not None:
+            self._read_to = end
+        else:
+            if send:
+                self.type(send)
+            with self.host.lock:
+                self.host.changed.wait_for(
+                    lambda: found.is_set() or self.state is not GuestState.RUNNING, timeout_s
+                )
+        console.unwatch(watch)
+        return end is not None or found.is_set()
 
     # ---- numbers ----
 

@@ -45,8 +45,12 @@ class Host:
         self.guests: dict[str, Guest] = {}
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.listeners: list[Callable[[Event], None]] = []
-        self.lock = threading.Condition(threading.RLock())
-        """Guards everything here; notified at every change of a guest's state."""
+        self.lock = threading.RLock()
+        """Guards everything here and in the guests."""
+        self.changed = threading.Condition(self.lock)
+        """Notified when a guest's state changes or it left a pCPU that somebody wants it off."""
+        self._work = threading.Condition(self.lock)
+        """Notified when a guest enters a run queue."""
         self._queue = RunQueue(pcpus)
         self._idle: set[str] = set()
         self._threads: list[threading.Thread] = []
@@ -75,7 +79,7 @@ class Host:
             self._closing = True
             for guest in self.guests.values():
                 guest.machine.vcpu.stop()
-            self.lock.notify_all()
+            self._work.notify_all()
         for thread in self._threads:
             thread.join()
         with self.lock:
@@ -92,7 +96,7 @@ class Host:
         self.events.append(event)
         for listener in self.listeners:
             listener(event)
-        self.lock.notify_all()
+        self.changed.notify_all()
 
     def make_runnable(self, guest: Guest, reason: str) -> None:
         """Enter the running state and a run queue."""
@@ -111,14 +115,14 @@ class Host:
         guest.queued_at = time.perf_counter_ns()
         self._idle.discard(guest.name)
         self._queue.add(guest.name, guest.pcpu)
-        self.lock.notify_all()
+        self._work.notify()
 
     def take_off(self, guest: Guest) -> None:
         """Out of the queues, and off its pCPU if it is on one."""
         guest.leaving = True
         while guest.on_pcpu:
             guest.machine.vcpu.stop()
-            self.lock.wait()
+            self.changed.wait()
         guest.leaving = False
         self._queue.remove(guest.name)
         self._idle.discard(guest.name)
@@ -158,7 +162,8 @@ class Host:
                     self._ended(guest, Outcome(Ending.ENGINE, message=failure))
                 else:
                     self._put_back(guest, activity)
-                self.lock.notify_all()
+                if guest.leaving:
+                    self.changed.notify_all()
 
     def _engine(self, engines: dict[int, Pcpu], model: CpuModel) -> Pcpu:
         """This thread's engine with the instructions of `model`."""
@@ -177,7 +182,7 @@ class Host:
                     guest.pcpu = number
                     guest.on_pcpu = True
                     return guest
-                self.lock.wait(wait)
+                self._work.wait(wait)
             return None
 
     def _wake_sleepers(self) -> float | None:

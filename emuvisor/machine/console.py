@@ -77,6 +77,12 @@ class Console:
         """Whether typed input still waits."""
         return bool(self._input)
 
+    def find(self, pattern: bytes, start: int) -> int | None:
+        """Where the first `pattern` at or behind output byte `start` ends, if it is in the kept output."""
+        first = self.written - len(self._history)
+        index = self._history.find(pattern, max(0, start - first))
+        return None if index < 0 else first + index + len(pattern)
+
     def watch(self, text: str | bytes, callback: Callable[[], None]) -> Watch:
         """Call `callback` when `text` appears in what is printed from now on."""
         pattern = text.encode() if isinstance(text, str) else text
