@@ -75,7 +75,12 @@ def _boot(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"{' and '.join(sources)}: a guest boots from one of them")
     if not sources and not args.disk:
         raise UsageError("nothing to boot: give --image, --kernel, --flat, --firmware, --disk or --config")
-    boot: dict[str, Any] = {"disks": tuple(DiskConfig(path, readonly) for path, readonly in args.disk or ())}
+    boot: dict[str, Any] = {
+        "disks": tuple(
+            DiskConfig(path, readonly="readonly" in options, floppy="floppy" in options)
+            for path, options in args.disk or ()
+        )
+    }
     if args.image is not None or args.kernel is not None:
         boot["kernel"] = _kernel(args)
     elif parts := _given(args, _KERNEL_PARTS):

@@ -26,8 +26,10 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         "($EMUVISOR_CACHE, else emuvisor/ in $XDG_CACHE_HOME or ~/.cache).",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    pull = actions.add_parser("pull", help="fetch an image", description="Fetch and build an image.")
-    pull.add_argument("name", metavar="NAME", help="debian (a shell on a cloud kernel) or debian-memtest")
+    pull = actions.add_parser("pull", help="fetch images", description="Fetch and build images.")
+    pull.add_argument(
+        "names", metavar="NAME", nargs="+", help="debian (a shell on a cloud kernel) or debian-memtest"
+    )
     pull.set_defaults(execute=execute_pull)
     listing = actions.add_parser("list", help="list images", description="List the images that can be had.")
     listing.add_argument("--json", action="store_true", help="print JSON, of the installed images alone")
@@ -35,14 +37,15 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def execute_pull(args: argparse.Namespace) -> int:
-    """Fetch and build the image `args.name`."""
+    """Fetch and build the images `args.names`."""
     from emuvisor.images.debian import pull
 
-    with _progress() as progress:
-        image = pull(args.name, progress)
-    versions = ", ".join(f"{package} {version}" for package, version in image.packages.items())
-    print(f"{image.name}: {format_size(image.size)} in {image.path} ({versions})")
-    print(f"Boot it with: emuvisor run --image {image.name}")
+    for name in args.names:
+        with _progress() as progress:
+            image = pull(name, progress)
+        versions = ", ".join(f"{package} {version}" for package, version in image.packages.items())
+        print(f"{image.name}: {format_size(image.size)} in {image.path} ({versions})")
+        print(f"Boot it with: emuvisor run --image {image.name}")
     return 0
 
 

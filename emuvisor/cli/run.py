@@ -37,12 +37,15 @@ def _size(text: str) -> int:
         raise ArgumentTypeError(str(error)) from None
 
 
-def parse_disk(text: str) -> tuple[Path, bool]:
-    """PATH[,readonly]: the path, and whether it is read-only."""
-    path = text.removesuffix(",readonly")
-    if not path:
-        raise ArgumentTypeError(f"{text!r} is not PATH[,readonly]")
-    return Path(path), path != text
+DISK_OPTIONS = frozenset({"readonly", "floppy"})
+
+
+def parse_disk(text: str) -> tuple[Path, frozenset[str]]:
+    """PATH[,readonly][,floppy]: the path, and what is said of it."""
+    path, *options = text.split(",")
+    if not path or not set(options) <= DISK_OPTIONS:
+        raise ArgumentTypeError(f"{text!r} is not PATH[,readonly][,floppy]")
+    return Path(path), frozenset(options)
 
 
 def parse_flat(text: str) -> tuple[Path, int, str | None]:
@@ -97,8 +100,8 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         "--disk",
         type=parse_disk,
         action="append",
-        metavar="FILE[,readonly]",
-        help="a raw disk image; the BIOS boots the first one (repeatable)",
+        metavar="FILE[,readonly][,floppy]",
+        help="a raw disk image; the BIOS boots the first hard disk, else the first floppy (repeatable)",
     )
     boot.add_argument(
         "--config", type=Path, action="append", metavar="FILE", help="a guest defined in TOML (repeatable)"

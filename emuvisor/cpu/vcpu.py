@@ -69,10 +69,9 @@ class Vcpu(_core.Vcpu):
     def __new__(cls, memory: _core.Stage2, handler: Handler) -> Self:
         """Raises EngineError when there is no usable Unicorn."""
         engine()
-        return super().__new__(cls, memory, handler)
-
-    def __init__(self, memory: _core.Stage2, handler: Handler) -> None:
-        self.state = CpuState()
+        vcpu = super().__new__(cls, memory, handler)
+        vcpu.state = CpuState()
+        return vcpu
 
     @property
     def state(self) -> CpuState:

@@ -52,7 +52,11 @@ class Guest:
         """Power on. Raises ImageError for what it should boot, OutOfFrames when that does not fit the pool."""
         with self.host.lock:
             require(self.name, self.state, (GuestState.DEFINED, GuestState.CRASHED), "start")
-            self.machine.boot()
+            try:
+                self.machine.boot()
+            except BaseException:
+                self.machine.memory.reset()
+                raise
             self.outcome = None
             self.host.make_runnable(self, "started")
 

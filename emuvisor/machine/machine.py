@@ -121,7 +121,7 @@ class Machine:
             serial=[console.write for console in self.consoles],
             drives=drives,
             on_intr=self._intr,
-            on_a20=lambda enabled: self.vcpu.set_a20(enabled),
+            on_a20=self._a20,
             on_reset=self._reset_line,
             on_shutdown=lambda: self._end(Outcome(Ending.POWER_OFF)),
             on_exit=lambda code: self._end(Outcome(Ending.DEBUG_EXIT, code)),
@@ -132,6 +132,9 @@ class Machine:
 
     def _intr(self, level: bool) -> None:
         self.vcpu.interrupt = level
+
+    def _a20(self, enabled: bool) -> None:
+        self.vcpu.set_a20(enabled)
 
     def _end(self, outcome: Outcome) -> None:
         self._request = outcome

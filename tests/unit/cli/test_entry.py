@@ -60,7 +60,7 @@ def test_what_is_a_bug_shows_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "--flat", "guest.bin"], "emuvisor run: error: argument --flat: 'guest.bin' is not "
          "PATH@ADDRESS[,MODE], such as guest.bin@0x8000,real16"),
         (["run", "--disk", ",readonly"], "emuvisor run: error: argument --disk: ',readonly' is not "
-         "PATH[,readonly]"),
+         "PATH[,readonly][,floppy]"),
     ],
 )  # fmt: skip
 def test_bad_options(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cache.Image:
 def test_a_kernel_with_everything() -> None:
     (config,) = configs(
         *("--kernel", "vmlinuz", "--initrd", "initrd", "--append", "quiet", "--decompressor", "guest"),
-        *("--disk", "a.img", "--disk", "b.img,readonly", "--memory", "64M", "--cpu", "haswell"),
+        *("--disk", "a.img", "--disk", "b.img,readonly,floppy", "--memory", "64M", "--cpu", "haswell"),
         *("--name", "big", "--clock", "host", "--until", "login:", "--timeout", "2.5"),
     )
     assert config == GuestConfig(
@@ -37,7 +37,7 @@ def test_a_kernel_with_everything() -> None:
         cpu="haswell",
         clock="host",
         kernel=KernelConfig(Path("vmlinuz"), Path("initrd"), "quiet", "guest"),
-        disks=(DiskConfig(Path("a.img")), DiskConfig(Path("b.img"), readonly=True)),
+        disks=(DiskConfig(Path("a.img")), DiskConfig(Path("b.img"), readonly=True, floppy=True)),
         until="login:",
         timeout_s=2.5,
     )
