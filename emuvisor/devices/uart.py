@@ -304,10 +304,9 @@ class NS16550A:
 
     def _write_mcr(self, value: int) -> None:
         self.mcr = value
-        if value & MCR_LOOP:
-            inputs = sum(pin for output, pin in LOOPED_INPUTS if value & output)
-        else:
-            inputs = MSR_CONNECTED
+        inputs = (
+            sum(pin for output, pin in LOOPED_INPUTS if value & output) if value & MCR_LOOP else MSR_CONNECTED
+        )
         changed = (self.msr ^ inputs) & MSR_INPUTS
         if inputs & MSR_RI:
             changed &= ~MSR_RI  # only RI going away counts

@@ -35,6 +35,8 @@ class Guest:
         self.pcpu: int | None = None
         """The pCPU that ran it last."""
         self.on_pcpu = False
+        self.on_pcpu_since = 0.0
+        """When its slice began (time.monotonic seconds)."""
         self._read_to = 0
         """Where in the console's output the next `expect` starts to look."""
         self.leaving = False

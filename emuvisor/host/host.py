@@ -24,6 +24,9 @@ __all__ = ["DEFAULT_SLICE", "Host"]
 DEFAULT_SLICE = 4_000_000
 """Bytes of guest code that a guest runs before the next one's turn: 1 to 3 ms of host time."""
 MAX_PCPUS = 32
+MAX_SLICE_S = 0.05
+"""Code that rewrites itself all the time runs a thousand times slower; while others wait it must not have a pCPU for
+longer than this. Where a slice ends changes nothing for the guest."""
 MAX_EVENTS = 1000
 
 
@@ -55,6 +58,7 @@ class Host:
         self._idle: set[str] = set()
         self._threads: list[threading.Thread] = []
         self._closing = False
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +81,7 @@ class Host:
         """End the threads and give all memory back. Guests that run are stopped where they are."""
         with self.lock:
             self._closing = True
+            self._closed.set()
             for guest in self.guests.values():
                 guest.machine.vcpu.stop()
             self._work.notify_all()
@@ -109,6 +114,8 @@ class Host:
                 )
                 self._threads.append(thread)
                 thread.start()
+            self._threads.append(threading.Thread(target=self._watch_slices, name="slices", daemon=True))
+            self._threads[-1].start()
 
     def _enqueue(self, guest: Guest) -> None:
         guest.wake_at = None
@@ -181,9 +188,21 @@ class Host:
                     guest = self.guests[name]
                     guest.pcpu = number
                     guest.on_pcpu = True
+                    guest.on_pcpu_since = time.monotonic()
                     return guest
                 self._work.wait(wait)
             return None
+
+    def _watch_slices(self) -> None:
+        """End slices that take too long while another guest waits."""
+        while not self._closed.wait(MAX_SLICE_S):
+            with self.lock:
+                if not len(self._queue):
+                    continue
+                late = time.monotonic() - MAX_SLICE_S
+                for guest in self.guests.values():
+                    if guest.on_pcpu and guest.on_pcpu_since < late:
+                        guest.machine.vcpu.stop()
 
     def _wake_sleepers(self) -> float | None:
         """Queue the idle guests whose time has come; returns the seconds until the next one's."""

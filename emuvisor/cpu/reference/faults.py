@@ -78,7 +78,7 @@ class Event:
         return 0 if self.kind is Kind.SOFTWARE else ERROR_EXT
 
 
-class Fault(Exception):  # noqa: N818 - the manual's word
+class Fault(Exception):
     """An exception that delivery itself ran into. `address` goes to CR2 when it is a page fault."""
 
     def __init__(self, vector: Vector, error_code: int, address: int | None = None) -> None:

@@ -18,7 +18,7 @@ FLOOD = "mov dx, 0x3f8; mov al, 0x78; a: out dx, al; jmp a"
 COUNT = "mov byte ptr [0x7000], 0; a: inc dword ptr [0x7004]; jmp a"
 TOUCH = "mov ax, 0x9000; xor di, di; t: mov es, ax; mov es:[di], ax; sub ax, 0x100; cmp ax, 0x1000; ja t"
 BROKEN = "mov dx, 0x300; in al, dx; a: jmp a"
-REWRITE = "a: mov byte ptr [a + 6], 0x90;" + "nop;" * 300 + "jmp a"
+REWRITE = "a: mov bx, 0x8020;" + "add byte ptr [bx], 0;" * 300 + "jmp a"
 ECHO = """
 a:  mov dx, 0x3fd
     in al, dx
