@@ -1,7 +1,8 @@
 """Round robin: who runs next on which pCPU.
 
 Each pCPU has a queue. A guest comes back to the queue of the pCPU that ran it, whose engine has its code
-translated; a pCPU with an empty queue takes over a guest that waits elsewhere, so none is idle while a guest waits.
+translated. A pCPU whose queue is empty, or much shorter than another, takes over a guest that waits there: none is
+idle while a guest waits, and no guest gets more turns than others for having been alone on its pCPU.
 """
 
 from collections import deque
@@ -30,6 +31,8 @@ class RunQueue:
                 queue.remove(name)
 
     def pick(self, pcpu: int) -> str | None:
-        """Who runs now on `pcpu`, taken from its queue or else from the longest one; None when nobody waits."""
-        queue = self._queues[pcpu] or max(self._queues, key=len)
+        """Who runs now on `pcpu`, taken from its queue, or from the longest one when that is longer by two or more;
+        None when nobody waits."""
+        own, longest = self._queues[pcpu], max(self._queues, key=len)
+        queue = own if own and len(longest) <= len(own) + 1 else longest
         return queue.popleft() if queue else None

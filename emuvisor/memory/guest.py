@@ -14,6 +14,7 @@ from emuvisor.units import PAGE_SHIFT, PAGE_SIZE
 
 __all__ = ["GuestMemory", "PhysicalMemory", "Slot"]
 
+_ABSENT = entry(FrameState.ABSENT)
 _RESIDENT = entry(FrameState.RESIDENT)
 _PAGE_MASK = PAGE_SIZE - 1
 
@@ -174,17 +175,22 @@ class GuestMemory:
         return bytes(out)
 
     def write(self, gpa: int, data: bytes) -> None:
-        """Put `data` at `gpa`, as DMA does: code there is translated anew, the dirty log notes it."""
+        """Put `data` at `gpa`, as DMA does: code there is translated anew, the dirty log notes it. Zeros for a page
+        that was never touched leave it absent."""
         source = np.frombuffer(data, np.uint8)
         done = 0
         while done < len(source):
             gfn, offset = (gpa + done) >> PAGE_SHIFT, (gpa + done) & _PAGE_MASK
             count = min(PAGE_SIZE - offset, len(source) - done)
-            frame = self._writable(gfn, gpa + done)
-            self.pool.frames[frame, offset : offset + count] = source[done : done + count]
+            piece = source[done : done + count]
+            slot, index = self._ram(gfn, gpa + done)
+            done += count
+            if slot.entries[index] == _ABSENT and not piece.any():
+                continue
+            frame = self._writable(slot, index, gfn)
+            self.pool.frames[frame, offset : offset + count] = piece
             if self.pool.users is not None and self.pool.fetched[frame]:
                 self.pool.users.changed(frame, offset, count)
-            done += count
 
     def _readable(self, gfn: int, gpa: int) -> int:
         """The frame behind `gfn`; 0 for a page of zeros."""
@@ -201,17 +207,16 @@ class GuestMemory:
                 return int(slot.entries[index]) & FRAME_MASK
         raise GuestAddressError(f"guest physical address {gpa:#x} is not memory")
 
-    def _writable(self, gfn: int, gpa: int) -> int:
+    def _ram(self, gfn: int, gpa: int) -> tuple[Slot, int]:
         found = self._find(gfn)
-        if found is None or int(found[0].entries[found[1]]) >> STATE_SHIFT in (
-            FrameState.HOLE,
-            FrameState.ROM,
-        ):
+        if found is None or int(found[0].entries[found[1]]) >> STATE_SHIFT in (FrameState.HOLE, FrameState.ROM):
             raise GuestAddressError(f"guest physical address {gpa:#x} is not RAM")
-        slot, index = found
+        return found
+
+    def _writable(self, slot: Slot, index: int, gfn: int) -> int:
         if int(slot.entries[index]) >> STATE_SHIFT != FrameState.RESIDENT and not self.fault(gfn, True):
             raise OutOfFrames(
-                f"no frame for guest physical address {gpa:#x}: the pool's {self.pool.limit} are taken"
+                f"no frame for guest physical address {gfn << PAGE_SHIFT:#x}: the pool's {self.pool.limit} are taken"
             )
         if slot.dirty is not None:
             slot.dirty[index] = 1

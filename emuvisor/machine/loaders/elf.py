@@ -124,12 +124,11 @@ def _physical_entry(address: int, segments: list[Segment]) -> int:
 
 
 def pieces_of(elf: Elf) -> list[Piece]:
-    """The segments as pieces. Zeros at a segment's end become the piece's, so that they cost no memory."""
-    pieces = []
-    for index, segment in enumerate(elf.segments):
-        data = segment.data.rstrip(b"\0")
-        pieces.append(Piece(segment.paddr, data, f"segment {index}", segment.memory_size - len(data)))
-    return pieces
+    """The segments as pieces."""
+    return [
+        Piece(segment.paddr, segment.data, f"segment {index}", segment.memory_size - len(segment.data))
+        for index, segment in enumerate(elf.segments)
+    ]
 
 
 def enter(name: str, elf: Elf) -> tuple[CpuState, list[Piece]]:

@@ -43,6 +43,21 @@ def test_no_pcpu_is_idle_while_a_guest_waits():
     assert picks(queue, 2, 2) == ["c", None]
 
 
+def test_nobody_gets_more_for_being_alone_on_a_pcpu():
+    queue = RunQueue(2)
+    queue.add("alone", 0)
+    for name in "abcde":
+        queue.add(name, 1)
+    turns = dict.fromkeys(["alone", *"abcde"], 0)
+    for _ in range(60):
+        running = [(pcpu, queue.pick(pcpu)) for pcpu in range(2)]
+        for pcpu, name in running:
+            turns[name] += 1
+            queue.add(name, pcpu)
+    assert min(turns.values()) >= 15
+    assert max(turns.values()) <= 25
+
+
 def test_remove():
     queue = RunQueue(2)
     for name in "abcd":

@@ -147,10 +147,10 @@ def test_virtual_entry_is_translated(memory):
     assert load("kernel", image, memory).state.rip == 0x200004
 
 
-def test_zeros_at_a_segments_end_are_not_written(memory):
-    boot = load("kernel", elf64([(0x200000, b"\xf4" + bytes(5000), 9000)], 0x200000), memory)
-    assert piece(boot, "segment 0").data == b"\xf4"
-    assert piece(boot, "segment 0").zeros == 8999
+def test_a_segment_may_be_longer_in_memory_than_in_the_file(memory):
+    boot = load("kernel", elf64([(0x200000, b"\xf4" * 5000, 9000)], 0x200000), memory)
+    assert piece(boot, "segment 0").data == b"\xf4" * 5000
+    assert piece(boot, "segment 0").zeros == 4000
 
 
 PAYLOAD = PACKERS["gzip"](vmlinux())

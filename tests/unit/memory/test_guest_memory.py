@@ -99,7 +99,7 @@ def test_accesses_outside(memory, gpa, length, offender):
 
 
 def test_a_hole(pool, memory):
-    memory.write(4 * PAGE, bytes(3 * PAGE))
+    memory.write(4 * PAGE, b"\1" * (3 * PAGE))
     assert pool.used == 3
     memory.add_hole(5 * PAGE, PAGE)
     assert pool.used == 2, "its frame went back"
@@ -107,7 +107,7 @@ def test_a_hole(pool, memory):
         memory.read(4 * PAGE, 3 * PAGE)
     with pytest.raises(GuestAddressError, match=exactly("guest physical address 0x5000 is not RAM")):
         memory.write(5 * PAGE - 1, b"ab")
-    assert memory.read(6 * PAGE, 4) == bytes(4)
+    assert memory.read(6 * PAGE, 4) == b"\1" * 4
     assert census(memory) == {"absent": 29, "resident": 2, "hole": 1}
 
 
@@ -167,7 +167,7 @@ def test_reset_forgets_ram_and_keeps_rom(pool, memory):
 
 def test_close_gives_everything_back(pool, memory):
     memory.add_rom(GIB, bytes(PAGE))
-    memory.write(0, bytes(5 * PAGE))
+    memory.write(0, b"\1" * (5 * PAGE))
     assert memory.close() == 6
     assert pool.used == 0
     assert memory.close() == 0, "once"
@@ -244,7 +244,7 @@ def test_a_clone_has_rom_and_holes(pool, memory):
 
 def test_the_pool_runs_out_and_has_frames_again(pool, memory):
     hoard = GuestMemory(pool, [(0, 64 * PAGE)])
-    hoard.write(0, bytes(63 * PAGE))
+    hoard.write(0, b"\1" * (63 * PAGE))
     message = "no frame for guest physical address 0x1000: the pool's 64 are taken"
     with pytest.raises(OutOfFrames, match=exactly(message)):
         memory.write(0, b"x" * 2 * PAGE)
@@ -257,11 +257,11 @@ def test_the_pool_runs_out_and_has_frames_again(pool, memory):
 
 def test_no_frame_for_a_copy(pool):
     memory = GuestMemory(pool, [(0, 64 * PAGE)])
-    memory.write(0, bytes(64 * PAGE))
+    memory.write(0, b"\1" * (64 * PAGE))
     twin = memory.clone()
     with pytest.raises(OutOfFrames, match=exactly("no frame for guest physical address 0x0: the pool's 64 are taken")):
         twin.write(0, b"x")
-    assert memory.read(0, 1) == b"\0"
+    assert memory.read(0, 1) == b"\1"
     twin.close()
     memory.write(0, b"x")
     assert memory.census()["resident"] == 1
@@ -321,3 +321,10 @@ def test_the_log_with_copy_on_write(memory):
     memory.write(0, b"x")
     assert memory.collect_log().tolist() == [0]
     assert twin.collect_log().tolist() == []
+
+
+def test_zeros_leave_an_untouched_page_absent(pool, memory):
+    memory.write(0, bytes(2 * PAGE) + b"\1" + bytes(PAGE))
+    assert (pool.used, memory.written_pages()) == (1, [2])
+    memory.write(2 * PAGE, bytes(PAGE))  # a page that has a frame takes them
+    assert (pool.used, memory.read(2 * PAGE, 1)) == (1, b"\0")
