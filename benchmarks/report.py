@@ -156,6 +156,7 @@ Made by `{command}`; [benchmarks/README.md](../benchmarks/README.md) says what e
 Figures are medians, no measurement is left out, and "spread" is the median absolute deviation. "Ratio" is the
 ratio of the medians, "pairwise" the median of the ratios of neighbours in time: when they differ much, the
 machine was not quiet. Ratios can be compared between machines, seconds cannot.
+
 """
 
 

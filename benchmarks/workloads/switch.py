@@ -12,6 +12,7 @@ from benchmarks.guests import NAME, debian_config, has_image, machine, run_until
 from benchmarks.harness import Contender, Context, Task, one
 from emuvisor import firmware
 from emuvisor.cpu.pcpu import Pcpu
+from emuvisor.host.host import DEFAULT_SLICE
 from emuvisor.images.initramfs import BOOT_MARKER
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.machine import Machine
@@ -20,14 +21,12 @@ from emuvisor.units import GIB, MIB
 
 __all__ = ["Switch"]
 
-SLICE_WORK = 1_000_000
-"""Bytes of guest code in a slice: long enough for a Debian guest to touch its working set again."""
 SPIN_SLICE_WORK = 50_000
 """For guests whose working set is a page."""
 BLOCK = 25
 """Slices of one guest in a run, and pairs of slices in turns."""
-ROUNDS = 40
-QUICK_ROUNDS = 10
+ROUNDS = 20
+QUICK_ROUNDS = 5
 ENTRIES = 200_000
 QUICK_ENTRIES = 20_000
 
@@ -52,8 +51,8 @@ class Switch:
         pcpu = Pcpu(pool)
         context.note(
             f"Slices of two guests in turns (A B A B), less the time of the same work in runs of {BLOCK} "
-            f"slices (A A B B): {SLICE_WORK} bytes of code a slice for Debian guests, {SPIN_SLICE_WORK} for "
-            "small ones. What the guests' own misses cost after a switch is in it."
+            f"slices (A A B B): {DEFAULT_SLICE} bytes of code a slice for Debian guests, {SPIN_SLICE_WORK} for "
+            "small ones. What the guests' own misses cost afterwards is in the figure, so longer slices make it larger."
         )
         with ExitStack() as stack:
             spin = [stack.enter_context(machine(config, pool)) for config in _spin_configs(stack)]
@@ -71,7 +70,7 @@ class Switch:
                     run_until(guest, pcpu, "looping", f"echo loop''ing; {ENDLESS_LOOP}\n")
                     debian.append(guest)
                 tasks.append(
-                    _task(SWITCH_DEBIAN, partial(_switch, debian, pcpu, SLICE_WORK, rounds), Goal(30))
+                    _task(SWITCH_DEBIAN, partial(_switch, debian, pcpu, DEFAULT_SLICE, rounds), Goal(30))
                 )
             yield tasks
 

@@ -25,7 +25,7 @@ COMPUTE = bytes.fromhex(
     "66119d 0070"  # adc [di+7000h], ebx
     "d9e8 d80600 60 d91e0060"  # fld1; fadd dword [6000h]; fstp dword [6000h]
     "0f31 6601060464"  # rdtsc; add [6404h], eax
-    "6649 75d5"  # dec ecx; jnz step
+    "6649 75cd"  # dec ecx; jnz step
     "ba f803 88d8 ee"  # mov dx, 3f8h; mov al, bl; out dx, al
     "ba 0406 b80020 ef f4"  # mov dx, 604h; mov ax, 2000h; out dx, ax; hlt
 )

@@ -113,6 +113,7 @@ def test_json_has_every_figure(result: Result) -> None:
 
 def test_markdown_has_machine_goals_tables_notes_and_what_was_skipped(result: Result) -> None:
     text = as_markdown(MACHINE, "python -m benchmarks boot", [result])
+    assert "cannot.\n\n## Machine" in text
     assert text.startswith("# Performance\n\nMade by `python -m benchmarks boot`;")
     assert text[text.index("## Machine") :] == (
         "## Machine\n\n| | |\n|---|---|\n"
