@@ -99,6 +99,8 @@ class CpuState:
     """The A20 gate: False forces bit 20 of every guest physical address to 0."""
     interrupt_shadow: bool = False
     """The instruction before was STI, MOV SS or POP SS: no interrupt before the next one."""
+    halted: bool = False
+    """It executed HLT and waits for an interrupt."""
     fpu: Fpu = field(default_factory=Fpu)
 
     @property

@@ -76,12 +76,14 @@ class Vcpu(_core.Vcpu):
     @property
     def state(self) -> CpuState:
         """The architectural state; set it only while the vCPU does not run."""
-        return unpack(self.save())
+        state = unpack(self.save())
+        state.halted = self.halted
+        return state
 
     @state.setter
     def state(self, state: CpuState) -> None:
         self.restore(pack(state, bytearray(engine().pristine)))
-        self.halted = False
+        self.halted = state.halted
 
     def digest(self) -> str:
         """A hash of the architectural state and of the work done."""

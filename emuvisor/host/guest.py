@@ -43,6 +43,8 @@ class Guest:
         """Someone waits to take it off its pCPU: it is not queued again."""
         self.wake_at: float | None = None
         """Idle until then (time.monotonic seconds)."""
+        self._operating = threading.RLock()
+        """One operation at a time; taken before the host's lock."""
         self.cpu_ns = 0
         self.waited_ns = 0
         self.queued_at = 0
@@ -52,19 +54,21 @@ class Guest:
 
     def start(self) -> None:
         """Power on. Raises ImageError for what it should boot, OutOfFrames when that does not fit the pool."""
-        with self.host.lock:
-            require(self.name, self.state, (GuestState.DEFINED, GuestState.CRASHED), "start")
+        with self._operating:
+            with self.host.lock:
+                require(self.name, self.state, (GuestState.DEFINED, GuestState.CRASHED), "start")
             try:
-                self.machine.boot()
+                self.machine.boot()  # without the host's lock: reading an image must not stop the others
             except BaseException:
                 self.machine.memory.reset()
                 raise
-            self.outcome = None
-            self.host.make_runnable(self, "started")
+            with self.host.lock:
+                self.outcome = None
+                self.host.make_runnable(self, "started")
 
     def pause(self) -> None:
         """Stop it where it is."""
-        with self.host.lock:
+        with self._operating, self.host.lock:
             require(self.name, self.state, (GuestState.RUNNING,), "pause")
             self.host.take_off(self)
             if self.state is GuestState.RUNNING:  # it may have ended meanwhile
@@ -72,14 +76,14 @@ class Guest:
 
     def resume(self) -> None:
         """Let a paused guest go on."""
-        with self.host.lock:
+        with self._operating, self.host.lock:
             require(self.name, self.state, (GuestState.PAUSED,), "resume")
             self.machine.outcome = self.outcome = None
             self.host.make_runnable(self, "resumed")
 
     def stop(self) -> None:
         """Switch it off at once, as by pulling the plug."""
-        with self.host.lock:
+        with self._operating, self.host.lock:
             require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "stop")
             self.host.take_off(self)
             if self.state in (GuestState.RUNNING, GuestState.PAUSED):
@@ -88,18 +92,20 @@ class Guest:
 
     def reset(self) -> None:
         """Press the reset button."""
-        with self.host.lock:
-            require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "reset")
-            running = self.state is GuestState.RUNNING
-            self.host.take_off(self)
+        with self._operating:
+            with self.host.lock:
+                require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "reset")
+                running = self.state is GuestState.RUNNING
+                self.host.take_off(self)
             self.machine.reset()
-            self.outcome = None
-            if running:
-                self.host.make_runnable(self, "reset")
+            with self.host.lock:
+                self.outcome = None
+                if running:
+                    self.host.make_runnable(self, "reset")
 
     def delete(self) -> int:
         """Remove it and give its memory back; returns how many frames became free."""
-        with self.host.lock:
+        with self._operating, self.host.lock:
             if self.state is GuestState.GONE:
                 return 0
             self.host.take_off(self)

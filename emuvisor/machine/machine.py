@@ -19,7 +19,6 @@ from emuvisor.machine.boards.isa import IsaBoard, Wiring
 from emuvisor.machine.boot import boot_image
 from emuvisor.machine.config import DEFAULT_EPOCH_S, GuestConfig
 from emuvisor.machine.console import Console
-from emuvisor.machine.loaders.boot import Boot
 from emuvisor.machine.outcome import Ending, Outcome
 from emuvisor.memory import FramePool, GuestMemory
 
@@ -28,6 +27,10 @@ __all__ = ["Activity", "Machine", "Readiness"]
 FIRST_FLOPPY = 0x00
 FIRST_HARD_DISK = 0x80
 """BIOS drive numbers."""
+FIRST_PACE = 2.0
+"""Bytes of code that a guest runs in a nanosecond of host time, until it has been measured."""
+PACE_SAMPLE = 100_000
+"""Shorter runs say nothing about the pace."""
 RETURN_COST = 20_000
 """What coming back to Python takes of a slice, in bytes of code: some 10 us."""
 
@@ -75,8 +78,8 @@ class Machine:
         self.on_reset: Callable[[], None] | None = None
         self._request: Outcome | None = None
         self._reset_requested = False
+        self._pace = FIRST_PACE
         self._disks: list[RawDisk] = []
-        self._boot: Boot | None = None
 
         self.clock: Clock = HostClock() if config.clock == "host" else VirtualClock(lambda: self.vcpu.work)
         self.clock.on_schedule = self._timer_armed
@@ -145,7 +148,7 @@ class Machine:
         self.vcpu.leave()
 
     def _timer_armed(self, deadline_ns: int) -> None:
-        self.vcpu.shorten(max(0, self.vcpu.work + deadline_ns - self.clock.now_ns()))
+        self.vcpu.shorten(max(0, self.vcpu.work + self._work_until(deadline_ns)))
 
     # ---- power ----
 
@@ -154,15 +157,14 @@ class Machine:
 
         Raises ImageError, and OutOfFrames when the pool is too small for the image.
         """
-        if self._boot is None:
-            self._boot = boot_image(self.config)
+        boot = boot_image(self.config)  # not kept: it is as large as the guest's first memory
         self.memory.reset()
         self.board.reset()
-        for rom in self._boot.roms:
+        for rom in boot.roms:
             self.memory.add_rom(rom.gpa, rom.data)
-        for piece in self._boot.pieces:
+        for piece in boot.pieces:
             self.memory.write(piece.gpa, piece.data)
-        self.vcpu.state = self._boot.state
+        self.vcpu.state = boot.state
         self.outcome = self._request = None
         self._reset_requested = False
 
@@ -188,20 +190,31 @@ class Machine:
         while left > 0 and self.outcome is None and self.resets == resets:
             self._pump_input()
             self.clock.fire_due()
-            deadline = self.clock.next_deadline_ns()
-            budget = left
-            if deadline is not None:
-                budget = max(1, min(budget, deadline - self.clock.now_ns()))
-            before = self.vcpu.work
+            before, started = self.vcpu.work, time.perf_counter_ns()
             try:
-                result = pcpu.run(self.vcpu, budget)
+                result = pcpu.run(self.vcpu, self._budget(left))
             except OutOfFrames:  # a device wanted to write to memory that the host cannot supply
                 return _STARVED
             activity = self._after(result)
             if activity.readiness is not Readiness.RUNNABLE or result.reason is ExitReason.STOP:
                 return activity
-            left -= self.vcpu.work - before + RETURN_COST
+            done = self.vcpu.work - before
+            if done > PACE_SAMPLE:
+                self._pace = (self._pace + done / (time.perf_counter_ns() - started)) / 2
+            left -= done + RETURN_COST
         return _ENDED if self.outcome is not None else _RUNNABLE
+
+    def _budget(self, left: int) -> int:
+        """Bytes of code to run: until the next timer, but at most `left`."""
+        deadline = self.clock.next_deadline_ns()
+        if deadline is None:
+            return left
+        return max(1, min(left, self._work_until(deadline)))
+
+    def _work_until(self, deadline_ns: int) -> int:
+        """How many bytes of code the guest runs until its clock shows `deadline_ns`."""
+        ns = deadline_ns - self.clock.now_ns()
+        return ns if isinstance(self.clock, VirtualClock) else int(ns * self._pace)
 
     def _pump_input(self) -> None:
         for console, uart in zip(self.consoles, self.board.uarts, strict=True):

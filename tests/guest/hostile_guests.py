@@ -101,7 +101,21 @@ def mutated_header(rng):
         struct.pack_into("<IH", data, 0x248, rng.choice([0, 0x100, rng.getrandbits(32)]), rng.getrandbits(16))
     if kind == 2 and len(data) > 0x40:  # ELF
         form = "<4sBBBBQHHIQQQIHHHHHH"
-        header = [b"\x7fELF", rng.choice([1, 2, 2]), 1, 1, 0, 0, 2, rng.choice([3, 62]), 1, 0x100000, 64, 0, 0]
+        header = [
+            b"\x7fELF",
+            rng.choice([1, 2, 2]),
+            1,
+            1,
+            0,
+            0,
+            2,
+            rng.choice([3, 62]),
+            1,
+            0x100000,
+            64,
+            0,
+            0,
+        ]
         struct.pack_into(form, data, 0, *header, 64, 56, rng.choice([1, 2, 0xFFFF]), 0, 0, 0)
         if len(data) > 0x200:
             sizes = [rng.choice([0x100, 0x200, 1 << 40]) for _ in range(2)]
@@ -152,7 +166,9 @@ def noise(mode):
             state.gdtr = DescriptorTable(entry.GDT_ADDRESS, 0x3FF)
         if rng.randrange(2):
             tables = rng.randbytes(PAGE_SIZE // 2)
-            machine.memory.write(entry.PAGE_TABLES_ADDRESS + PAGE_SIZE * rng.choice([2, 5]) + PAGE_SIZE // 2, tables)
+            machine.memory.write(
+                entry.PAGE_TABLES_ADDRESS + PAGE_SIZE * rng.choice([2, 5]) + PAGE_SIZE // 2, tables
+            )
         state.rsp = SCRATCH
         for name in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp"):
             setattr(state, name, rng.choice([SCRATCH + rng.randrange(PAGE_SIZE), rng.getrandbits(64)]))
@@ -165,23 +181,69 @@ def noise(mode):
 
 # ---- instruction soups ----
 
-CAPSTONE_MODE = {"real16": capstone.CS_MODE_16, "protected32": capstone.CS_MODE_32, "long64": capstone.CS_MODE_64}
+CAPSTONE_MODE = {
+    "real16": capstone.CS_MODE_16,
+    "protected32": capstone.CS_MODE_32,
+    "long64": capstone.CS_MODE_64,
+}
 PREFIXES = [0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65]
 OPCODES = [
     *(bytes([op]) for op in range(0x100)),
     # segment loads, far transfers, string I/O, stack frames, flags, interrupts: more often than their share
-    *(bytes([op]) for op in (0x8E, 0x8C, 0x07, 0x17, 0x1F, 0xC4, 0xC5, 0x9A, 0xEA, 0xCA, 0xCB, 0xCF, 0xFF, 0xC8)),
-    *(bytes([op]) for op in (0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xAA, 0xAB, 0xE4, 0xE6, 0xEC, 0xEE, 0x9D, 0xFB)),
-    *(bytes([op]) for op in (0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xCC, 0xCD, 0xF1, 0xF4, 0x9C, 0xCE)),
+    *(
+        bytes([op])
+        for op in (0x8E, 0x8C, 0x07, 0x17, 0x1F, 0xC4, 0xC5, 0x9A, 0xEA, 0xCA, 0xCB, 0xCF, 0xFF, 0xC8)
+    ),
+    *(
+        bytes([op])
+        for op in (0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xAA, 0xAB, 0xE4, 0xE6, 0xEC, 0xEE, 0x9D, 0xFB)
+    ),
+    *(
+        bytes([op])
+        for op in (0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xCC, 0xCD, 0xF1, 0xF4, 0x9C, 0xCE)
+    ),
     *(bytes([0x0F, op]) for op in range(0x100)),
     # system: descriptor tables, control and debug registers, MSRs, SYSCALL, RDTSC, CPUID, FXSAVE
-    *(bytes([0x0F, op]) for op in (0x00, 0x01, 0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x08, 0x09, 0x20, 0x21, 0x22)),
-    *(bytes([0x0F, op]) for op in (0x22, 0x23, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0xA2, 0xAA, 0xAE, 0xB2, 0xC7)),
+    *(
+        bytes([0x0F, op])
+        for op in (0x00, 0x01, 0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x08, 0x09, 0x20, 0x21, 0x22)
+    ),
+    *(
+        bytes([0x0F, op])
+        for op in (0x22, 0x23, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0xA2, 0xAA, 0xAE, 0xB2, 0xC7)
+    ),
     *(bytes([0x0F, 0x38, op]) for op in range(0, 0x100, 3)),
     *(bytes([0x0F, 0x3A, op]) for op in range(0, 0x68, 3)),
 ]
-MSRS = [0x10, 0x1B, 0x174, 0x175, 0x176, 0x1A0, 0x200, 0x277, 0x2FF, 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084]
-MSRS += [0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103, 0x8B, 0x79, 0x400, 0x17A, 0xC0010117, 0xD90, 0x48, 0x6E0]
+MSRS = [
+    0x10,
+    0x1B,
+    0x174,
+    0x175,
+    0x176,
+    0x1A0,
+    0x200,
+    0x277,
+    0x2FF,
+    0xC0000080,
+    0xC0000081,
+    0xC0000082,
+    0xC0000084,
+]
+MSRS += [
+    0xC0000100,
+    0xC0000101,
+    0xC0000102,
+    0xC0000103,
+    0x8B,
+    0x79,
+    0x400,
+    0x17A,
+    0xC0010117,
+    0xD90,
+    0x48,
+    0x6E0,
+]
 
 
 def instruction(rng, decoder):
@@ -215,10 +277,15 @@ def setup(rng, mode):
         pop = b"\x66\x50\x66\x9d" if mode == "real16" else b"\x50\x9d"
         return push + struct.pack("<I", bits) + pop
     if choice == 4:  # a selector
-        return b"\x66\xb8"[mode == "real16" :] + struct.pack("<H", rng.randrange(0x40)) + b"\x8e" + bytes(
-            [0xC0 | rng.randrange(48)]
+        return (
+            b"\x66\xb8"[mode == "real16" :]
+            + struct.pack("<H", rng.randrange(0x40))
+            + b"\x8e"
+            + bytes([0xC0 | rng.randrange(48)])
         )
-    pointer = struct.pack("<I", rng.choice([SCRATCH, SOUP, IDT, HANDLERS, 0xB8000, 0xFFFFF, MEMORY - 3, 0xFEE00000]))
+    pointer = struct.pack(
+        "<I", rng.choice([SCRATCH, SOUP, IDT, HANDLERS, 0xB8000, 0xFFFFF, MEMORY - 3, 0xFEE00000])
+    )
     register = bytes([0xB8 + rng.choice([0, 1, 2, 3, 5, 6, 7])])
     return (b"\x66" if mode == "real16" else b"") + register + pointer
 

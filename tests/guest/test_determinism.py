@@ -46,7 +46,10 @@ def config(tmp_path: Path) -> Callable[..., GuestConfig]:
         path = tmp_path / f"{program}.bin"
         path.write_bytes(COMPUTE if program == "compute" else firmware.image(program))
         return GuestConfig(
-            name=name or program, memory=8 * MIB, flat=FlatConfig(path, firmware.FLAT_ADDRESS), clock="virtual"
+            name=name or program,
+            memory=8 * MIB,
+            flat=FlatConfig(path, firmware.FLAT_ADDRESS),
+            clock="virtual",
         )
 
     return make

@@ -59,7 +59,9 @@ def power_off(guest: Guest) -> None:
 def test_boot_commands_and_power_off(host: Host, debian: Image) -> None:
     guest = create(host, debian)
     boot(guest)
-    assert re.fullmatch(r"Linux .* \d+\.\d+\.\d+-\d+-cloud-amd64 .* x86_64 GNU/Linux", command(guest, "uname -a"))
+    assert re.fullmatch(
+        r"Linux .* \d+\.\d+\.\d+-\d+-cloud-amd64 .* x86_64 GNU/Linux", command(guest, "uname -a")
+    )
     interrupts = command(guest, "cat /proc/interrupts")
     assert re.search(r"^ *0: +\d+ +XT-PIC +timer$", interrupts, re.MULTILINE), interrupts
     assert re.search(r"^ *4: +\d+ +XT-PIC +ttyS0$", interrupts, re.MULTILINE), interrupts
@@ -104,10 +106,8 @@ def test_two_at_once(host: Host, debian: Image) -> None:
 
 
 def test_the_same_boot_twice(host: Host, debian: Image) -> None:
-    """On the virtual clock two boots side by side print the same, time stamps included, and end in the same state."""
+    """On the virtual clock two boots side by side print the same, time stamps included."""
     guests = [create(host, debian, name, 128 * MIB) for name in ("one", "two")]
-    for guest in guests:
-        guest.machine.console.watch(BOOTED, guest.machine.vcpu.leave)
     boot(*guests)
     printed = [guest.console.text.partition(BOOTED)[0] for guest in guests]
     assert printed[0] == printed[1]

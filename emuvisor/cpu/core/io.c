@@ -34,19 +34,30 @@ int on_rdtscp(uc_engine *engine, void *data)
     return on_rdtsc(engine, data);
 }
 
+static const cpuid_answer *cpuid(pcpu *p, uint32_t leaf, uint32_t subleaf)
+{
+    vcpu *v = p->vcpu;
+    cpuid_answer *answer = &v->cpuid[(leaf ^ leaf >> 27 ^ subleaf << 3) % CPUID_ANSWERS];
+    if (answer->valid && answer->leaf == leaf && answer->subleaf == subleaf)
+        return answer;
+    *answer = (cpuid_answer){.leaf = leaf, .subleaf = subleaf};
+    answer->valid = v->callbacks->cpuid(v, leaf, subleaf, answer->registers);
+    if (!answer->valid)
+        fail(p);
+    return answer;
+}
+
 int on_cpuid(uc_engine *engine, void *data)
 {
     pcpu *p = data;
-    vcpu *v = p->vcpu;
-    uint32_t out[4] = {0, 0, 0, 0};
+    uint64_t *regs = p->env->regs;
     (void)engine;
-    v->counters[COUNT_CPUID]++;
-    if (!v->callbacks->cpuid(v, (uint32_t)p->env->regs[R_AX], (uint32_t)p->env->regs[R_CX], out))
-        fail(p);
-    p->env->regs[R_AX] = out[0];
-    p->env->regs[R_BX] = out[1];
-    p->env->regs[R_CX] = out[2];
-    p->env->regs[R_DX] = out[3];
+    p->vcpu->counters[COUNT_CPUID]++;
+    const cpuid_answer *answer = cpuid(p, (uint32_t)regs[R_AX], (uint32_t)regs[R_CX]);
+    regs[R_AX] = answer->registers[0];
+    regs[R_BX] = answer->registers[1];
+    regs[R_CX] = answer->registers[2];
+    regs[R_DX] = answer->registers[3];
     return 1;
 }
 

@@ -70,6 +70,14 @@ typedef struct {
     bool write;
 } watchpoint;
 
+typedef struct {
+    bool valid;
+    uint32_t leaf;
+    uint32_t subleaf;
+    uint32_t registers[4]; /* EAX, EBX, ECX, EDX */
+} cpuid_answer;
+
+#define CPUID_ANSWERS 32
 #define BREAKPOINTS 32
 #define WATCHPOINTS 8
 
@@ -97,6 +105,7 @@ struct vcpu {
     bool has_event;
     event event;    /* delivery to be repeated */
     io_access access;
+    cpuid_answer cpuid[CPUID_ANSWERS]; /* the owner is asked once: its answers do not change */
     uint64_t counters[COUNTERS];
     char error[160];
 
@@ -111,6 +120,8 @@ struct vcpu {
     uint64_t trace_size;
     uint64_t trace_count;
 };
+
+#define REFUSED_UNDEFINED (UINT32_MAX - 1) /* the instruction does not exist (bit_test.h) */
 
 struct pcpu {
     uc_engine *engine;
@@ -134,7 +145,7 @@ struct pcpu {
         bool host;
         bool fetch;
         uint64_t page;
-        uint32_t error_code;
+        uint32_t error_code; /* of the page fault, WALK_NONCANONICAL or REFUSED_UNDEFINED */
     } refused;
     bool has_forced; /* deliver `forced` in place of the instruction that was left */
     event forced;

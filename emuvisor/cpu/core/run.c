@@ -28,6 +28,12 @@ static bool nmi_deliverable(const pcpu *p)
     return p->vcpu->nmi && !(p->env->hflags2 & HF2_NMI) && !(p->env->hflags & HF_INHIBIT_IRQ);
 }
 
+/* Is there something to deliver? */
+static bool wakes(const pcpu *p)
+{
+    return p->vcpu->has_event || nmi_deliverable(p) || (p->vcpu->interrupt && interruptible(p->env));
+}
+
 static void set_limit(pcpu *p)
 {
     vcpu *v = p->vcpu;
@@ -40,8 +46,7 @@ static void set_limit(pcpu *p)
 static __attribute__((noinline)) void look(pcpu *p, vcpu *v)
 {
     if (__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE) || v->failed || v->leave || p->debug
-        || v->work >= v->budget_end || __atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE)
-        || (v->interrupt && interruptible(p->env)) || nmi_deliverable(p)) {
+        || v->work >= v->budget_end || __atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE) || wakes(p)) {
         p->stopping = true;
         p->block_start = p->block_end = 0;
         if (unicorn.short_code)
@@ -132,6 +137,9 @@ static bool handle_refusal(pcpu *p, enum exit_reason *reason)
         e.vector = VECTOR_GP;
         e.error_code = 0;
         v->counters[COUNT_EXCEPTION]++;
+    } else if (p->refused.error_code == REFUSED_UNDEFINED) {
+        e = (event){.vector = VECTOR_UD, .kind = EVENT_EXCEPTION};
+        v->counters[COUNT_EXCEPTION]++;
     } else {
         p->env->cr[2] = address;
         v->counters[COUNT_PAGE_FAULT]++;
@@ -164,6 +172,8 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
         }
         if (__atomic_exchange_n(&v->stop, false, __ATOMIC_ACQ_REL))
             return EXIT_STOP;
+        if (v->halted && !wakes(p))
+            return EXIT_HALT;
         if (v->work >= v->budget_end)
             return EXIT_BUDGET;
         if (deliver_pending(p, &ok)) {

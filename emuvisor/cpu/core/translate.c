@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "bit_test.h"
 #include "paging.h"
 #include "supervisor.h"
 
@@ -100,6 +101,8 @@ static bool fill(pcpu *p, uint64_t page, bool write, bool fetch, uc_tlb_entry *e
     uint32_t frame;
     walk w;
 
+    if (page == UNDEFINED_PAGE)
+        return refuse(p, page, false, false, REFUSED_UNDEFINED);
     const enum walk_result result =
         first_stage(p, page, fetch ? ACCESS_FETCH : write ? ACCESS_WRITE : ACCESS_READ, &w);
     if (result != WALK_OK)

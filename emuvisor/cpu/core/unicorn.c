@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bit_test.h"
 #include "relocate.h"
 
 unicorn_api unicorn;
@@ -292,5 +293,8 @@ const char *unicorn_load(const char *path, bool short_code, unicorn_fill *fill)
     if (relocate(library, "cpu_loop_exit_noexc_x86_64", (void *)leave_block) <= 0
         || relocate(library, "helper_rdrand_x86_64", (void *)no_random) <= 0)
         return FAIL("libunicorn does not call its internal functions through pointers that can be replaced");
+    const char *fixed = bit_test_install(library);
+    if (fixed)
+        return FAIL("libunicorn has no function %s that can be replaced", fixed);
     return probe();
 }

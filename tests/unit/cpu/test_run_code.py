@@ -63,7 +63,9 @@ def test_code_changed_behind_the_store_in_the_same_block(rig):
 
 @pytest.mark.parametrize("flags", [3, 3 | NX])
 def test_code_changed_through_an_alias(rig, flags):
-    guest = long_guest(rig, CALL_CHANGE_CALL.format("mov byte ptr [r14 + 1], 2"), pages={ALIAS: TARGET | flags})
+    guest = long_guest(
+        rig, CALL_CHANGE_CALL.format("mov byte ptr [r14 + 1], 2"), pages={ALIAS: TARGET | flags}
+    )
     assert changed(guest) == (1, 2)
 
 
@@ -95,7 +97,9 @@ def test_code_written_before_it_ever_ran(rig):
 
 
 def test_code_changed_by_a_string_instruction(rig):
-    guest = long_guest(rig, CALL_CHANGE_CALL.format("mov rdi, rbx; inc rdi; mov al, 7; mov ecx, 1; rep stosb"))
+    guest = long_guest(
+        rig, CALL_CHANGE_CALL.format("mov rdi, rbx; inc rdi; mov al, 7; mov ecx, 1; rep stosb")
+    )
     assert changed(guest) == (1, 7)
 
 
@@ -219,7 +223,9 @@ def test_any_order_of_changes_clones_and_moves(steps):
     """Guests whose code returns a number: whoever changes it, however they are related, wherever they run."""
     rig = Rig(pool=1 << 20, pcpus=2)
     source = "a: call rbx; mov esi, eax; hlt; mov [rbx + 1], cl; jmp a"
-    guests = [[long_guest(rig, source, 1), 1, 1]]  # guest, number now, number that it will write (CL) when it goes on
+    guests = [
+        [long_guest(rig, source, 1), 1, 1]
+    ]  # guest, number now, number that it will write (CL) when it goes on
     guests[0][0].run_to_halt()
     for act, which, pcpu, number in steps:
         entry = guests[which % len(guests)]

@@ -81,10 +81,10 @@ def test_a_breakpoint_is_a_linear_address(rig):
 
 def test_limits_of_breakpoints_and_watchpoints(guest):
     guest.vcpu.set_breakpoints(list(range(32)))
-    with pytest.raises(ValueError, match="^a vCPU has at most 32 breakpoints$"):
+    with pytest.raises(ValueError, match=r"^a vCPU has at most 32 breakpoints$"):
         guest.vcpu.set_breakpoints(list(range(33)))
     guest.vcpu.set_watchpoints([(0, 1, True, True)] * 8)
-    with pytest.raises(ValueError, match="^a vCPU has at most 8 watchpoints$"):
+    with pytest.raises(ValueError, match=r"^a vCPU has at most 8 watchpoints$"):
         guest.vcpu.set_watchpoints([(0, 1, True, True)] * 9)
     for wrong in (5, ["x"], [None]):
         with pytest.raises(TypeError):

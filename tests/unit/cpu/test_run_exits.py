@@ -74,7 +74,9 @@ def test_string_ports(rig):
 
 
 def test_mmio(rig):
-    code = asm("mov eax, [0x20000]; mov [0x20004], ax; mov bl, [0x20007]; mov byte ptr [0x20009], 0x5a; hlt", 32)
+    code = asm(
+        "mov eax, [0x20000]; mov [0x20004], ax; mov bl, [0x20007]; mov byte ptr [0x20009], 0x5a; hlt", 32
+    )
     guest = rig.guest(protected(), code)
     guest.devices.answers = {HOLE: 0xCAFEBABE, HOLE + 7: 0x77}
     state = guest.run_to_halt()
@@ -137,7 +139,9 @@ def test_leave_from_an_mmio_handler(rig):
     assert len(guest.devices.log) == 1
 
 
-@pytest.mark.parametrize("source", ["in al, 0x10", "out 0x10, al", "mov eax, [0x20000]", "mov [0x20000], eax"])
+@pytest.mark.parametrize(
+    "source", ["in al, 0x10", "out 0x10, al", "mov eax, [0x20000]", "mov [0x20000], eax"]
+)
 def test_what_a_handler_raises_comes_out_of_run(rig, source):
     guest = rig.guest(protected(), asm(f"{source}; jmp a; a: inc ebx; hlt", 32))
 
@@ -145,7 +149,7 @@ def test_what_a_handler_raises_comes_out_of_run(rig, source):
         raise DeviceBroke("the offender")
 
     guest.devices.on_access = fail
-    with pytest.raises(DeviceBroke, match="^the offender$"):
+    with pytest.raises(DeviceBroke, match=r"^the offender$"):
         guest.run()
     assert not guest.vcpu.running
     guest.devices.on_access = lambda: None
@@ -175,7 +179,7 @@ def test_an_acknowledge_handler_that_raises(rig):
     vcpu = type(guest.vcpu)(guest.stage2, guest.devices)
     vcpu.state = guest.vcpu.state
     vcpu.interrupt = True
-    with pytest.raises(DeviceBroke, match="^no vector$"):
+    with pytest.raises(DeviceBroke, match=r"^no vector$"):
         rig.pcpus[0].run(vcpu, 1000)
 
 
@@ -196,7 +200,12 @@ def test_a_handler_may_not_run_or_restore_its_own_vcpu(rig):
 
     guest.devices.on_access = misbehave
     guest.run_to_halt()
-    assert errors == ["the pCPU is running", "the vCPU is running", "the pCPU is running", "the pCPU is running"]
+    assert errors == [
+        "the pCPU is running",
+        "the vCPU is running",
+        "the pCPU is running",
+        "the pCPU is running",
+    ]
 
 
 def test_triple_fault(rig):
@@ -246,9 +255,9 @@ def test_one_pcpu_cannot_run_twice_at_a_time():
     thread = threading.Thread(target=guest.run, args=(1 << 62,), daemon=True)
     thread.start()
     assert inside.wait(10)
-    with pytest.raises(RuntimeError, match="^the pCPU is running$"):
+    with pytest.raises(RuntimeError, match=r"^the pCPU is running$"):
         other.run(10)
-    with pytest.raises(RuntimeError, match="^the vCPU is running$"):
+    with pytest.raises(RuntimeError, match=r"^the vCPU is running$"):
         guest.run(10, pcpu=1)
     assert other.run(10, pcpu=1).reason is ExitReason.BUDGET
     guest.vcpu.stop()
@@ -293,7 +302,7 @@ def test_pool_exhaustion_while_an_interrupt_is_delivered():
 def test_a_pool_serves_at_most_32_pcpus():
     pool = FramePool(MIB)
     pcpus = [Pcpu(pool) for _ in range(32)]
-    with pytest.raises(EngineError, match="^a frame pool serves at most 32 pCPUs$"):
+    with pytest.raises(EngineError, match=r"^a frame pool serves at most 32 pCPUs$"):
         Pcpu(pool)
     pcpus.pop()
     Pcpu(pool)
@@ -319,7 +328,9 @@ def test_rdtscp_gives_tsc_aux(rig):
     assert guest.run_to_halt().rcx == 0x1234
 
 
-@pytest.mark.parametrize("leaf", [0, 1, 7, 0x40000000, 0x80000000, 0x80000001, 0x80000002, 0x80000008, 0xFFFFFFFF])
+@pytest.mark.parametrize(
+    "leaf", [0, 1, 7, 0x40000000, 0x80000000, 0x80000001, 0x80000002, 0x80000008, 0xFFFFFFFF]
+)
 def test_cpuid_is_the_models(rig, leaf):
     guest = rig.guest(protected(rax=leaf, rcx=0), asm("cpuid; hlt", 32))
     state = guest.run_to_halt()

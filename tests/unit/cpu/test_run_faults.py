@@ -114,7 +114,9 @@ def test_going_on_after_a_page_fault(rig):
     assert guest.vcpu.counters()["page_fault"] == 1
 
 
-@pytest.mark.parametrize("source", ["mov rax, [rbx]", "mov [rbx], rax", "jmp rbx", "call [rbx]", "lock xadd [rbx], rax"])
+@pytest.mark.parametrize(
+    "source", ["mov rax, [rbx]", "mov [rbx], rax", "jmp rbx", "call [rbx]", "lock xadd [rbx], rax"]
+)
 def test_non_canonical_addresses(rig, source):
     guest = long_guest(rig, source, rbx=0x8000_0000_0000, rsi=7)
     name, error_code, _, cr2 = fault(guest)
@@ -234,7 +236,7 @@ def test_sysenter(rig):
     end = guest.run_to_halt()
     assert (end.rip, end.rsp, end.cpl) == (0x8102, 0x47FC, 0)
     assert (end.cs.selector, end.ss.selector) == (CODE0, DATA0)
-    assert DATA3 | 3 == end.ds.selector
+    assert end.ds.selector == DATA3 | 3
     assert CODE3 == CODE0 + 16
 
 

@@ -1,7 +1,18 @@
 """Interrupts, traps and debug exceptions on a running vCPU."""
 
 import pytest
-from cpu_guest import CODE0, CODE64, DATA0, IDT, KERNEL_STACK, TSS, identity_map, long, protected, put_number, tables
+from cpu_guest import (
+    CODE0,
+    CODE64,
+    IDT,
+    KERNEL_STACK,
+    TSS,
+    identity_map,
+    long,
+    protected,
+    put_number,
+    tables,
+)
 from run_rig import CODE, DATA, Rig, asm, put_handler, real
 
 from emuvisor.cpu.exits import ExitReason
@@ -59,7 +70,9 @@ def lower_pin(guest):
 
 
 def test_an_interrupt_waits_for_if(rig):
-    guest = real_guest(rig, "mov cx, 5; a: inc ax; loop a; sti; nop; inc bx; cli; hlt", {0x40: "mov dx, bx; mov si, ax; hlt"})
+    guest = real_guest(
+        rig, "mov cx, 5; a: inc ax; loop a; sti; nop; inc bx; cli; hlt", {0x40: "mov dx, bx; mov si, ax; hlt"}
+    )
     interrupt(guest, 0x40)
     state = guest.run_to_halt()
     assert (state.rax, state.rsi, state.rip) == (5, 5, HANDLER + 5)
@@ -190,14 +203,18 @@ def test_single_step_in_slices_is_the_same(rig):
 
 def test_execution_breakpoint_of_the_guest(rig):
     source = "mov eax, 0x8100; mov dr0, eax; mov eax, 0x402; mov dr7, eax; mov eax, 0x8100; jmp eax"
-    guest = protected_guest(rig, source, {DB: "mov ebx, [esp]; mov ecx, dr6; or dword ptr [esp + 8], 0x10000; iretd"})
+    guest = protected_guest(
+        rig, source, {DB: "mov ebx, [esp]; mov ecx, dr6; or dword ptr [esp + 8], 0x10000; iretd"}
+    )
     guest.memory.write(0x8100, asm("inc esi; hlt", 32))
     state = guest.run_to_halt()
     assert (state.rbx, state.rsi) == (0x8100, 1), "it stopped before the instruction, and RF let it pass"
     assert state.rcx & 0xF == 1
 
 
-@pytest.mark.xfail(reason="the engine never checks data breakpoints: its cpu_check_watchpoint is empty", strict=True)
+@pytest.mark.xfail(
+    reason="the engine never checks data breakpoints: its cpu_check_watchpoint is empty", strict=True
+)
 def test_data_breakpoint_of_the_guest(rig):
     source = (
         "mov eax, 0x7004; mov dr1, eax; mov eax, 0xd00408; mov dr7, eax; mov [0x7000], eax; mov [0x7008], eax;"
@@ -233,7 +250,9 @@ def test_breakpoints_stay_with_their_guest(rig):
 
 def test_dropping_a_guest_with_breakpoints(rig):
     for _ in range(40):
-        guest = protected_guest(rig, "a: mov [0x7000], eax; jmp a", {DB: "iretd"}, dr0=0x7000, dr1=CODE, dr7=0xD0405)
+        guest = protected_guest(
+            rig, "a: mov [0x7000], eax; jmp a", {DB: "iretd"}, dr0=0x7000, dr1=CODE, dr7=0xD0405
+        )
         guest.run(300)
         guest.memory.close()
         del guest
@@ -256,7 +275,9 @@ def test_interrupts_in_long_mode_to_ring_0(rig):
 
 def test_an_interrupt_in_the_middle_of_a_string_instruction(rig):
     handler = "mov ebx, ecx; inc edx; iretd"
-    guest = protected_guest(rig, "mov edi, 0x7000; mov ecx, 0x400; rep stosb; hlt", {0x40: handler}, rflags=2 | IF)
+    guest = protected_guest(
+        rig, "mov edi, 0x7000; mov ecx, 0x400; rep stosb; hlt", {0x40: handler}, rflags=2 | IF
+    )
     lower_pin(guest)
     guest.run(200)
     guest.devices.vectors.append(0x40)

@@ -68,7 +68,9 @@ def test_rom_under_the_stack_and_the_page_tables(rig):
         at = TABLES + level * 0x1000
         guest.memory.add_rom(at, bytes(data[at : at + 0x1000]))
     guest.run_to_halt()
-    assert guest.memory.read(TABLES + 0x3000, 8) == bytes(data[TABLES + 0x3000 : TABLES + 0x3008]), "no accessed bits"
+    assert guest.memory.read(TABLES + 0x3000, 8) == bytes(data[TABLES + 0x3000 : TABLES + 0x3008]), (
+        "no accessed bits"
+    )
 
 
 def test_holes_are_the_devices(rig):
@@ -117,7 +119,9 @@ def test_a_store_after_a_clone_is_private(rig):
 
 def test_reads_see_the_copy(rig):
     """A page is read, then copied by a store: the read translation of the old frame must be gone."""
-    guest = big(rig, "mov eax, [0x6000]; mov dword ptr [0x6004], 9; mov ebx, [0x6000]; mov ecx, [0x6004]; hlt")
+    guest = big(
+        rig, "mov eax, [0x6000]; mov dword ptr [0x6004], 9; mov ebx, [0x6000]; mov ecx, [0x6004]; hlt"
+    )
     guest.memory.write(0x6000, b"\x05")
     twin = rig.clone(guest)
     twin.memory.write(0x6000, b"\x06")
@@ -168,7 +172,11 @@ def test_the_log_has_stacks_page_tables_and_device_writes(rig):
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from(["guest", "device", "collect", "clone"]), st.integers(1, 14)), max_size=25))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["guest", "device", "collect", "clone"]), st.integers(1, 14)), max_size=25
+    )
+)
 def test_the_log_against_a_model(steps):
     rig = Rig(pcpus=2)
     guest = big(rig, "a: mov [ebx], eax; inc eax; hlt; jmp a")

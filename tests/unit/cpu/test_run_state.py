@@ -18,7 +18,11 @@ MSRS = ["star", "lstar", "cstar", "fmask", "kernel_gs_base", "sysenter_esp", "sy
 
 def segment(flags):
     return st.builds(
-        Segment, st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF), st.just(flags)
+        Segment,
+        st.integers(0, 0xFFFF),
+        st.integers(0, 0xFFFFFFFF),
+        st.integers(0, 0xFFFFFFFF),
+        st.just(flags),
     )
 
 
@@ -88,7 +92,7 @@ def test_the_reset_vector_is_fetched_below_4_gib():
 
 
 def test_a_state_of_another_size_is_refused(guest):
-    with pytest.raises(ValueError, match="^a vCPU state has 5568 bytes, not 3$"):
+    with pytest.raises(ValueError, match=r"^a vCPU state has 5568 bytes, not 3$"):
         guest.vcpu.restore(b"abc")
 
 

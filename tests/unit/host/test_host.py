@@ -39,7 +39,11 @@ def test_a_guest_that_powers_off(host, make):
     assert (guest.state, guest.reason) == (GuestState.DEFINED, "")
     guest.start()
     assert guest.wait(PATIENCE_S)
-    assert (guest.state, guest.outcome.ending, guest.reason) == (GuestState.DEFINED, Ending.POWER_OFF, "power-off")
+    assert (guest.state, guest.outcome.ending, guest.reason) == (
+        GuestState.DEFINED,
+        Ending.POWER_OFF,
+        "power-off",
+    )
     assert guest.console.text == "bye"
     assert not guest.outcome.crashed
     guest.start()
@@ -164,11 +168,11 @@ def test_impossible_hosts_and_names(make):
     for pcpus in (0, 33, -1):
         with pytest.raises(UsageError, match=f"^a host has 1 to 32 pCPUs, not {pcpus}$"):
             Host(MIB, pcpus=pcpus)
-    with pytest.raises(UsageError, match="^a slice of 0 bytes of code is none$"):
+    with pytest.raises(UsageError, match=r"^a slice of 0 bytes of code is none$"):
         Host(MIB, slice_work=0)
     with Host(MIB) as host:
         make(host, "g", guests.SPIN)
-        with pytest.raises(UsageError, match="^there is a guest 'g' already$"):
+        with pytest.raises(UsageError, match=r"^there is a guest 'g' already$"):
             make(host, "g", guests.SPIN)
 
 
@@ -176,7 +180,12 @@ def test_close_ends_guests_in_every_state(make):
     with Host(16 * MIB, pcpus=2) as host:
         running, paused, idle, defined = (
             make(host, name, source)
-            for name, source in [("r", guests.SPIN), ("p", guests.SPIN), ("i", guests.IDLE), ("d", guests.SPIN)]
+            for name, source in [
+                ("r", guests.SPIN),
+                ("p", guests.SPIN),
+                ("i", guests.IDLE),
+                ("d", guests.SPIN),
+            ]
         )
         for guest in (running, paused, idle):
             guest.start()
@@ -244,7 +253,11 @@ def test_a_triple_fault(host, make, neighbour):
     guest = make(host, "g", guests.CRASH)
     guest.start()
     assert guest.wait(PATIENCE_S)
-    assert (guest.state, guest.outcome.ending, guest.outcome.crashed) == (GuestState.CRASHED, Ending.SHUTDOWN, True)
+    assert (guest.state, guest.outcome.ending, guest.outcome.crashed) == (
+        GuestState.CRASHED,
+        Ending.SHUTDOWN,
+        True,
+    )
     assert re.fullmatch(r"triple-fault: at RIP 0x[0-9a-f]+", guest.reason)
     assert lives(neighbour)
     guest.start()

@@ -92,7 +92,9 @@ def test_views_and_bytearrays_can_be_written(memory):
     ],
 )
 def test_accesses_outside(memory, gpa, length, offender):
-    with pytest.raises(GuestAddressError, match=exactly(f"guest physical address {offender:#x} is not memory")):
+    with pytest.raises(
+        GuestAddressError, match=exactly(f"guest physical address {offender:#x} is not memory")
+    ):
         memory.read(gpa, length)
     with pytest.raises(GuestAddressError, match=exactly(f"guest physical address {offender:#x} is not RAM")):
         memory.write(gpa, bytes(length))
@@ -259,7 +261,9 @@ def test_no_frame_for_a_copy(pool):
     memory = GuestMemory(pool, [(0, 64 * PAGE)])
     memory.write(0, b"\1" * (64 * PAGE))
     twin = memory.clone()
-    with pytest.raises(OutOfFrames, match=exactly("no frame for guest physical address 0x0: the pool's 64 are taken")):
+    with pytest.raises(
+        OutOfFrames, match=exactly("no frame for guest physical address 0x0: the pool's 64 are taken")
+    ):
         twin.write(0, b"x")
     assert memory.read(0, 1) == b"\1"
     twin.close()

@@ -17,7 +17,9 @@ HIGH = 1 << 32
 BLOCKS = ((0, PAGES * PAGE_SIZE), (HIGH, PAGES * PAGE_SIZE))
 
 bases = st.sampled_from([0, HIGH])
-offsets = st.integers(0, PAGES * PAGE_SIZE - 1) | st.sampled_from([i * PAGE_SIZE - 1 for i in range(1, PAGES)])
+offsets = st.integers(0, PAGES * PAGE_SIZE - 1) | st.sampled_from(
+    [i * PAGE_SIZE - 1 for i in range(1, PAGES)]
+)
 lengths = st.sampled_from([1, 2, 100, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE])
 
 
@@ -116,7 +118,9 @@ class ManyGuests(RuleBasedStateMachine):
             assert self.pool.free == 0
             self._drop(guest)
             return
-        model.blocks[base][page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = (bytes([fill]) * 5).ljust(PAGE_SIZE, b"\0")
+        model.blocks[base][page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = (bytes([fill]) * 5).ljust(
+            PAGE_SIZE, b"\0"
+        )
         model.rom.add((base, page))
 
     @rule(guest=guests)
@@ -180,7 +184,11 @@ class ManyGuests(RuleBasedStateMachine):
         for memory, _ in self.alive:
             for slot in memory.slots:
                 states = slot.entries >> 24
-                backed = (states == FrameState.RESIDENT) | (states == FrameState.SHARED) | (states == FrameState.ROM)
+                backed = (
+                    (states == FrameState.RESIDENT)
+                    | (states == FrameState.SHARED)
+                    | (states == FrameState.ROM)
+                )
                 np.add.at(owners, slot.entries[backed] & FRAME_MASK, 1)
                 np.add.at(own, slot.entries[states == FrameState.RESIDENT] & FRAME_MASK, 1)
         assert owners[1:].tolist() == self.pool.references[1:].tolist()
@@ -198,5 +206,7 @@ class ManyGuests(RuleBasedStateMachine):
         assert self.pool.used == 0
 
 
-TestManyGuests = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")(ManyGuests.TestCase)
+TestManyGuests = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")(
+    ManyGuests.TestCase
+)
 TestManyGuests.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True)
