@@ -117,6 +117,7 @@ def test_code_across_two_pages(rig):
 
 
 def _with(state, **changes):
+    state.halted = False  # it goes on
     for name, value in changes.items():
         setattr(state, name, value)
     return state

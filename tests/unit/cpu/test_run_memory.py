@@ -186,7 +186,7 @@ def test_the_log_against_a_model(steps):
         address = 0x100000 + page * PAGE
         if act == "guest":
             state = guest.vcpu.state
-            state.rbx = address
+            state.rbx, state.halted = address, False
             guest.vcpu.state = state
             guest.run_to_halt(pcpu=turn % 2)
             model.add(address >> 12)
