@@ -209,7 +209,10 @@ class GuestMemory:
 
     def _ram(self, gfn: int, gpa: int) -> tuple[Slot, int]:
         found = self._find(gfn)
-        if found is None or int(found[0].entries[found[1]]) >> STATE_SHIFT in (FrameState.HOLE, FrameState.ROM):
+        if found is None or int(found[0].entries[found[1]]) >> STATE_SHIFT in (
+            FrameState.HOLE,
+            FrameState.ROM,
+        ):
             raise GuestAddressError(f"guest physical address {gpa:#x} is not RAM")
         return found
 

@@ -135,7 +135,8 @@ def kernel(rng, pool, folder):
     try:
         machine.boot()
     except (ImageError, ConfigError) as error:
-        assert str(path) in str(error) or "kernel" in str(error), error
+        if str(path) not in str(error):
+            raise AssertionError(f"the message does not name the file: {error}") from error
         machine.close()
         return None
     return machine
@@ -362,7 +363,7 @@ class Watchdog(threading.Thread):
                 self.machine.vcpu.stop()
 
 
-def run(kind, seed, pool, pcpu, folder, alone, watchdog):
+def run(kind, seed, *, pool, pcpu, folder, alone, watchdog):
     rng = random.Random(f"{kind} {seed}")
     machine = KINDS[kind](rng, pool, folder)
     if machine is None:
@@ -401,7 +402,8 @@ def main(kind, first, count):
         for seed in range(first, first + count):
             faulthandler.dump_traceback_later(HANG_S, exit=True)
             print(f"{kind} {seed}", end=" ", flush=True)
-            print(run(kind, seed, pool, pcpu, folder, alone, watchdog), flush=True)
+            outcome = run(kind, seed, pool=pool, pcpu=pcpu, folder=folder, alone=alone, watchdog=watchdog)
+            print(outcome, flush=True)
     faulthandler.cancel_dump_traceback_later()
 
 

@@ -133,7 +133,7 @@ def real(**changes):
     return state
 
 
-def put_handler(data, vector, offset, selector, idt, long=False, **fields):
+def put_handler(data, vector, offset, selector, idt, *, long=False, **fields):
     """An interrupt gate for `vector`."""
     size = 16 if long else 8
     put(data, idt + size * vector, gate(14, selector, offset, long=long, **fields))

@@ -110,8 +110,17 @@ def test_a_watchpoint(guest, watch, hit):
         assert guest.run() == stop_at(hit)
 
 
-@pytest.mark.parametrize("watch", [(0x6000, 4, True, False), (0x6004, 4, False, True), (0x5FFF, 1, True, True),
-                                   (0x6008, 8, True, True), (0x20000, 8, True, True), (0x6000, 0, True, True)])  # fmt: skip
+NOT_MET = [
+    (0x6000, 4, True, False),
+    (0x6004, 4, False, True),
+    (0x5FFF, 1, True, True),
+    (0x6008, 8, True, True),
+    (0x20000, 8, True, True),
+    (0x6000, 0, True, True),
+]
+
+
+@pytest.mark.parametrize("watch", NOT_MET)
 def test_a_watchpoint_that_is_not_met(guest, watch):
     guest.vcpu.set_watchpoints([watch])
     assert guest.run(2000).reason is ExitReason.BUDGET

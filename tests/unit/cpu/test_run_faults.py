@@ -78,7 +78,7 @@ def fault(guest):
         ("mov rax, [rbx]", 0, P | 1 << 51, {}, P | 8),
     ],
 )
-def test_page_fault_error_codes(rig, source, cpl, leaf, state, error_code):
+def test_page_fault_error_codes(rig, *, source, cpl, leaf, state, error_code):
     guest = long_guest(rig, source, cpl, {HOLE_PAGE: leaf}, rbx=HOLE_PAGE + 0x123, **state)
     where = HOLE_PAGE + 0x123 if "jmp" in source else CODE
     assert fault(guest) == ("PF", error_code, where, HOLE_PAGE + 0x123)

@@ -178,8 +178,14 @@ def test_int3_int1_into_and_int_n(rig, code, vector, back):
 
 def test_single_step(rig):
     # the handler notes the return address; the stepped code sets TF itself
-    source = "pushfd; or dword ptr [esp], 0x100; popfd; inc ebx; inc ebx; mov [0x7000], ebx; and dword ptr [esp + 4], 0xfffffeff; hlt"
-    handler = "mov eax, [esp]; mov [esi], eax; add esi, 4; cmp esi, 0x7110; jne a; and dword ptr [esp + 8], 0xfffffeff; a: iretd"
+    source = (
+        "pushfd; or dword ptr [esp], 0x100; popfd; inc ebx; inc ebx; mov [0x7000], ebx;"
+        "and dword ptr [esp + 4], 0xfffffeff; hlt"
+    )
+    handler = (
+        "mov eax, [esp]; mov [esi], eax; add esi, 4; cmp esi, 0x7110; jne a;"
+        "and dword ptr [esp + 8], 0xfffffeff; a: iretd"
+    )
     guest = protected_guest(rig, source, {DB: handler}, rsi=0x7100)
     guest.run_to_halt()
     first = CODE + len(asm("pushfd; or dword ptr [esp], 0x100; popfd", 32))
