@@ -24,7 +24,7 @@ class Handler(Protocol):
         ...
 
     def mmio_read(self, gpa: int, size: int, /) -> int:
-        """A load of `size` bytes from a guest physical address that is not memory."""
+        """A load of `size` bytes (1, 2, 4; 8 come as two of 4) from a guest physical address that is not memory."""
         ...
 
     def mmio_write(self, gpa: int, value: int, size: int, /) -> None:
