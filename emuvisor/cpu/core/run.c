@@ -8,15 +8,13 @@
 
 #define HF2_NMI (1u << 2) /* Unicorn clears it on IRET */
 
-static _Thread_local pcpu *running; /* on this thread */
+_Thread_local pcpu *pcpu_running;
 
 void unicorn_block_left(void)
 {
-    if (running)
-        uncount(running);
+    if (pcpu_running)
+        uncount(pcpu_running);
 }
-
-_Thread_local pcpu *pcpu_running;
 
 static bool interruptible(const cpu_env *env)
 {
@@ -218,9 +216,9 @@ enum exit_reason pcpu_run(pcpu *p, uint64_t budget)
     v->leave = false;
     v->budget_end = v->work + budget < v->work ? UINT64_MAX : v->work + budget;
     v->running = true;
-    running = p;
+    pcpu_running = p;
     const enum exit_reason reason = run_loop(p, v);
-    running = NULL;
+    pcpu_running = NULL;
     v->running = false;
     return reason;
 }
