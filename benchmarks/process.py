@@ -21,7 +21,8 @@ SHOWN = 400
 def environment(**extra: str) -> dict[str, str]:
     """This process's, changed so that Python programs find the packages of this checkout."""
     path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, **extra}
+    # As the command `emuvisor` does for itself: numpy's threads would only take time to start.
+    return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", **extra}
 
 
 class ConsoleProcess:

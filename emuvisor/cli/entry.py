@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as argparse does for --help, --version and bad options.
     """
     args = build_parser().parse_args(argv)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads that nothing here needs
     try:
         code: int = args.execute(args)
         sys.stdout.flush()

@@ -1,7 +1,7 @@
 """CPU models by name: what CPUID tells the guest (Intel SDM vol. 2, CPUID).
 
 A model never shows what the engine or the machine cannot do: AVX, MONITOR, XSAVE, x2APIC, the TSC deadline timer
-(MSR writes cannot be intercepted), MCE and MTRRs..
+(MSR writes cannot be intercepted), MCE and MTRRs; nor what would mislead: enhanced REP MOVSB, which is slow here..
 """
 
 from collections.abc import Callable
@@ -66,7 +66,6 @@ class Leaf7Ebx(IntFlag):
     BMI1 = 1 << 3
     SMEP = 1 << 7
     BMI2 = 1 << 8
-    ERMS = 1 << 9
     ADX = 1 << 19
     SMAP = 1 << 20
 
@@ -99,7 +98,7 @@ _V2_ECX = (
     Leaf1Ecx.SSE3 | Leaf1Ecx.PCLMULQDQ | Leaf1Ecx.SSSE3 | Leaf1Ecx.CX16 | Leaf1Ecx.SSE41 | Leaf1Ecx.SSE42
     | Leaf1Ecx.MOVBE | Leaf1Ecx.POPCNT | Leaf1Ecx.AES | Leaf1Ecx.HYPERVISOR
 )  # fmt: skip
-_HASWELL_EBX = Leaf7Ebx.FSGSBASE | Leaf7Ebx.BMI1 | Leaf7Ebx.SMEP | Leaf7Ebx.BMI2 | Leaf7Ebx.ERMS
+_HASWELL_EBX = Leaf7Ebx.FSGSBASE | Leaf7Ebx.BMI1 | Leaf7Ebx.SMEP | Leaf7Ebx.BMI2
 _LONG_EDX = (
     ExtendedEdx.SYSCALL | ExtendedEdx.NX | ExtendedEdx.PDPE1GB | ExtendedEdx.RDTSCP | ExtendedEdx.LM
 )  # fmt: skip
