@@ -17,6 +17,8 @@ __all__ = ["GuestMemory", "PhysicalMemory", "Slot"]
 _ABSENT = entry(FrameState.ABSENT)
 _RESIDENT = entry(FrameState.RESIDENT)
 _PAGE_MASK = PAGE_SIZE - 1
+BULK_PAGES = 256
+"""Pages written in one step."""
 
 
 class PhysicalMemory(Protocol):
@@ -26,7 +28,7 @@ class PhysicalMemory(Protocol):
         """`length` bytes from guest physical address `gpa`. Raises GuestAddressError outside RAM and ROM."""
         ...
 
-    def write(self, gpa: int, data: bytes) -> None:
+    def write(self, gpa: int, data: bytes | memoryview) -> None:
         """Put `data` at `gpa`. Raises GuestAddressError outside RAM, OutOfFrames when the pool is empty."""
         ...
 
@@ -83,7 +85,7 @@ class GuestMemory:
         """Take RAM away from [gpa, gpa + length): a window for devices. Whole pages inside one block."""
         self._set_range(gpa, length, entry(FrameState.HOLE))
 
-    def add_rom(self, gpa: int, data: bytes) -> None:
+    def add_rom(self, gpa: int, data: bytes | memoryview) -> None:
         """Put `data` at `gpa` (page-aligned, padded to whole pages) as memory that guests cannot change.
 
         Raises GuestAddressError where it lies partly in RAM and partly not, OutOfFrames when it does not fit the pool.
@@ -174,12 +176,16 @@ class GuestMemory:
             done += count
         return bytes(out)
 
-    def write(self, gpa: int, data: bytes) -> None:
+    def write(self, gpa: int, data: bytes | memoryview) -> None:
         """Put `data` at `gpa`, as DMA does: code there is translated anew, the dirty log notes it. Zeros for a page
         that was never touched leave it absent."""
         source = np.frombuffer(data, np.uint8)
         done = 0
         while done < len(source):
+            new = self._write_untouched(gpa + done, source[done:])
+            if new:
+                done += new
+                continue
             gfn, offset = (gpa + done) >> PAGE_SHIFT, (gpa + done) & _PAGE_MASK
             count = min(PAGE_SIZE - offset, len(source) - done)
             piece = source[done : done + count]
@@ -191,6 +197,28 @@ class GuestMemory:
             self.pool.frames[frame, offset : offset + count] = piece
             if self.pool.users is not None and self.pool.fetched[frame]:
                 self.pool.users.changed(frame, offset, count)
+
+    def _write_untouched(self, gpa: int, source: NDArray[np.uint8]) -> int:
+        """Write the whole pages that `source` begins with, while they go to pages that were never touched; returns
+        how many bytes that was. One step for many pages: a kernel has ten thousand."""
+        found = self._find(gpa >> PAGE_SHIFT)
+        if gpa & _PAGE_MASK or len(source) < PAGE_SIZE or found is None:
+            return 0
+        slot, index = found
+        entries = slot.entries[index : index + min(len(source) >> PAGE_SHIFT, BULK_PAGES)]
+        touched = np.flatnonzero(entries != _ABSENT)
+        if len(touched):
+            entries = entries[: touched[0]]
+        pages = source[: len(entries) << PAGE_SHIFT].reshape(-1, PAGE_SIZE)
+        wanted = pages.any(axis=1)
+        if self.pool.free < len(entries):  # near the end of the pool, page by page: what fits is written
+            return 0
+        frames = self.pool.take_many(int(wanted.sum()))
+        self.pool.frames[frames] = pages[wanted]
+        entries[wanted] = np.uint32(_RESIDENT) | frames
+        if slot.dirty is not None:
+            slot.dirty[index : index + len(entries)][wanted] = 1
+        return len(entries) << PAGE_SHIFT
 
     def _readable(self, gfn: int, gpa: int) -> int:
         """The frame behind `gfn`; 0 for a page of zeros."""

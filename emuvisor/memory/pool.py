@@ -86,11 +86,28 @@ class FramePool:
                 frame = self._untouched
                 self._untouched += 1
             else:
-                raise OutOfFrames(
-                    f"all {self.limit} frames of the pool ({format_size(self.limit * PAGE_SIZE)}) are taken"
-                )
+                raise self._out_of_frames()
             self.references[frame] = 1
             return frame
+
+    def take_many(self, count: int) -> NDArray[np.uint32]:
+        """`count` frames at once, as `take`. Raises OutOfFrames, and then takes none."""
+        with self._lock:
+            if count > self.free and self.reclaim is not None:
+                self.reclaim(count - self.free)
+            if count > self.free:
+                raise self._out_of_frames()
+            used = [self._free.pop() for _ in range(min(count, len(self._free)))]
+            self.frames[used] = 0
+            end = self._untouched + count - len(used)
+            frames = np.array([*used, *range(self._untouched, end)], np.uint32)
+            self._untouched = end
+            self.references[frames] = 1
+            return frames
+
+    def _out_of_frames(self) -> OutOfFrames:
+        size = format_size(self.limit * PAGE_SIZE)
+        return OutOfFrames(f"all {self.limit} frames of the pool ({size}) are taken")
 
     def copy(self, frame: int) -> int:
         """A frame of its own with the content of `frame`. Raises OutOfFrames."""

@@ -19,7 +19,7 @@ class Piece:
     """
 
     gpa: int
-    data: bytes = field(repr=False)
+    data: bytes | memoryview = field(repr=False)
     what: str
     zeros: int = 0
 
@@ -79,13 +79,22 @@ class Reader:
 
         Raises ImageError naming the field `what` when the image ends before.
         """
+        self.check(offset, size, what)
+        return self.data[offset : offset + size]
+
+    def check(self, offset: int, size: int, what: str) -> None:
+        """Raises ImageError unless there are `size` bytes at `offset`."""
         end = offset + size
         if end > len(self.data):
             raise ImageError(
                 f"{self.name}: truncated: {what} needs bytes {offset:#x}..{end - 1:#x}, "
                 f"the file has {len(self.data):#x}"
             )
-        return self.data[offset:end]
+
+    def view(self, offset: int, size: int, what: str) -> memoryview:
+        """`size` bytes at `offset` without copying them; raises ImageError as `take` does."""
+        self.check(offset, size, what)
+        return memoryview(self.data)[offset : offset + size]
 
     def number(self, offset: int, size: int, what: str) -> int:
         """The unsigned number of `size` bytes at `offset`; raises ImageError as `take` does."""

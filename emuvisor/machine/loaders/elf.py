@@ -33,7 +33,7 @@ class Segment:
 
     vaddr: int
     paddr: int
-    data: bytes
+    data: memoryview
     memory_size: int
 
 
@@ -111,7 +111,7 @@ def _segment(reader: Reader, elf_class: int, offset: int, index: int) -> Segment
             f"{reader.name}: segment {index}: it ends at {paddr + memsz:#x}, behind the last physical "
             f"address {MAX_ADDRESS - 1:#x}"
         )
-    return Segment(vaddr, paddr, reader.take(start, filesz, f"segment {index}"), memsz)
+    return Segment(vaddr, paddr, reader.view(start, filesz, f"segment {index}"), memsz)
 
 
 def _physical_entry(address: int, segments: list[Segment]) -> int:

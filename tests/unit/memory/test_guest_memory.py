@@ -332,3 +332,34 @@ def test_zeros_leave_an_untouched_page_absent(pool, memory):
     assert (pool.used, memory.written_pages()) == (1, [2])
     memory.write(2 * PAGE, bytes(PAGE))  # a page that has a frame takes them
     assert (pool.used, memory.read(2 * PAGE, 1)) == (1, b"\0")
+
+
+def test_many_untouched_pages_at_once(pool, memory):
+    """Whole pages, zeros between them, a touched page in their midst, odd ends."""
+    memory.write(5 * PAGE + 7, b"old")
+    data = bytearray(b"\2" * (10 * PAGE + 100))
+    data[2 * PAGE : 4 * PAGE] = bytes(2 * PAGE)
+    memory.write(PAGE - 50, bytes(data))
+    assert memory.read(PAGE - 50, len(data)) == bytes(data)
+    assert memory.written_pages() == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert pool.used == 11
+
+
+def test_many_pages_into_a_pool_that_ends(pool):
+    memory = GuestMemory(pool, [(0, 128 * PAGE)])
+    with pytest.raises(
+        OutOfFrames, match=exactly("no frame for guest physical address 0x40000: the pool's 64 are taken")
+    ):
+        memory.write(0, b"\1" * (128 * PAGE))
+    assert memory.read(0, 64 * PAGE) == b"\1" * (64 * PAGE)
+    assert (pool.used, pool.free) == (64, 0)
+
+
+def test_many_frames_at_once(pool):
+    pool.release(pool.take_many(40))
+    frames = pool.take_many(64)
+    assert sorted(frames.tolist()) == list(range(1, 65))
+    assert not pool.frames[frames].any()
+    with pytest.raises(OutOfFrames, match=exactly("all 64 frames of the pool (256 KiB) are taken")):
+        pool.take_many(1)
+    assert pool.release(frames) == 64
