@@ -139,6 +139,7 @@ struct pcpu {
     bool stopping; /* the block hook ended emulation */
     bool dropping; /* translations are being dropped: translate identically */
     bool shutdown;
+    bool starved;  /* the host had no frame for a system call; it will be executed again */
     bool debug;
     struct {
         bool valid;

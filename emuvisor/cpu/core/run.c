@@ -160,6 +160,10 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
         }
         if (p->shutdown)
             return EXIT_SHUTDOWN;
+        if (p->starved) {
+            uncount(p);
+            return EXIT_MEMORY;
+        }
         if (p->debug) {
             p->debug = false;
             return EXIT_DEBUG;
@@ -199,7 +203,7 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
                 return EXIT_MEMORY;
         } else if (error != UC_ERR_OK) {
             return engine_error(v, error);
-        } else if (!p->stopping && !p->shutdown && !v->failed && !v->has_event && !p->debug) {
+        } else if (!p->stopping && !p->shutdown && !p->starved && !v->failed && !v->has_event && !p->debug) {
             v->halted = true;
             v->counters[COUNT_HALT]++;
         } else if (v->has_event) {
@@ -212,7 +216,7 @@ enum exit_reason pcpu_run(pcpu *p, uint64_t budget)
 {
     vcpu *v = p->vcpu;
     debug_install(p);
-    p->shutdown = p->debug = false;
+    p->shutdown = p->debug = p->starved = false;
     v->leave = false;
     v->budget_end = v->work + budget < v->work ? UINT64_MAX : v->work + budget;
     v->running = true;

@@ -6,6 +6,7 @@
 
 /* Work charged for delivering an event, so that a guest whose handlers fault for ever uses up its budget. */
 #define EVENT_WORK 32
+#define SYSTEM_CALL_LENGTH 2 /* 0F 05 and 0F 34 */
 
 void normalise_flags(pcpu *p)
 {
@@ -104,18 +105,23 @@ bool on_invalid_instruction(uc_engine *engine, void *data)
     return true;
 }
 
-/* Unicorn adds the instruction's length to RIP after these two return. */
+/* After SYSCALL or SYSENTER. Unicorn goes on to add the instruction's length to RIP. */
+static void enter_kernel(pcpu *p, enum deliver_result result)
+{
+    p->vcpu->counters[COUNT_SYSCALL]++;
+    p->env->rip -= SYSTEM_CALL_LENGTH;
+    p->shutdown |= result == DELIVER_SHUTDOWN;
+    p->starved |= result == DELIVER_HOST;
+    if (result != DELIVERED)
+        unicorn.emu_stop(p->engine);
+}
+
 void on_syscall(uc_engine *engine, void *data)
 {
     pcpu *p = data;
     (void)engine;
     normalise_flags(p);
-    p->vcpu->counters[COUNT_SYSCALL]++;
-    const enum deliver_result result = events_syscall(p->env, &p->vcpu->memory->physical, 2);
-    p->shutdown |= result == DELIVER_SHUTDOWN;
-    p->env->rip -= 2;
-    if (result != DELIVERED)
-        unicorn.emu_stop(p->engine);
+    enter_kernel(p, events_syscall(p->env, &p->vcpu->memory->physical, SYSTEM_CALL_LENGTH));
 }
 
 void on_sysenter(uc_engine *engine, void *data)
@@ -123,10 +129,5 @@ void on_sysenter(uc_engine *engine, void *data)
     pcpu *p = data;
     (void)engine;
     normalise_flags(p);
-    p->vcpu->counters[COUNT_SYSCALL]++;
-    const enum deliver_result result = events_sysenter(p->env, &p->vcpu->memory->physical);
-    p->shutdown |= result == DELIVER_SHUTDOWN;
-    p->env->rip -= 2;
-    if (result != DELIVERED)
-        unicorn.emu_stop(p->engine);
+    enter_kernel(p, events_sysenter(p->env, &p->vcpu->memory->physical));
 }
