@@ -21,8 +21,8 @@ from emuvisor.units import GIB
 
 __all__ = ["DEFAULT_SLICE", "Host"]
 
-DEFAULT_SLICE = 4_000_000
-"""Bytes of guest code that a guest runs before the next one's turn: 1 to 3 ms of host time."""
+DEFAULT_SLICE = 10_000_000
+"""Bytes of guest code that a guest runs before the next one's turn: about 5 ms of host time."""
 MAX_PCPUS = 32
 MAX_SLICE_S = 0.05
 """Code that rewrites itself all the time runs a thousand times slower; while others wait it must not have a pCPU for
