@@ -18,7 +18,7 @@ from emuvisor.errors import OutOfFrames
 from emuvisor.machine.boards.isa import IsaBoard, Wiring
 from emuvisor.machine.boot import boot_image
 from emuvisor.machine.config import DEFAULT_EPOCH_S, GuestConfig
-from emuvisor.machine.console import Console
+from emuvisor.machine.console import Console, Watch
 from emuvisor.machine.outcome import Ending, Outcome
 from emuvisor.memory import FramePool, GuestMemory
 
@@ -78,6 +78,7 @@ class Machine:
         self.on_reset: Callable[[], None] | None = None
         self._request: Outcome | None = None
         self._reset_requested = False
+        self._until: Watch | None = None
         self._pace = FIRST_PACE
         self._disks: list[RawDisk] = []
 
@@ -98,8 +99,6 @@ class Machine:
         if isinstance(self.clock, HostClock):
             self.vcpu.host_clock = True
             self.vcpu.tsc_origin = time.monotonic_ns() - self.clock.now_ns()
-        if config.until is not None and self.consoles:
-            self.consoles[0].watch(config.until, lambda: self._end(Outcome(Ending.UNTIL)))
 
     @property
     def console(self) -> Console:
@@ -167,6 +166,14 @@ class Machine:
         self.vcpu.state = boot.state
         self.outcome = self._request = None
         self._reset_requested = False
+        self._watch_until()
+
+    def _watch_until(self) -> None:
+        if self.config.until is None or not self.consoles:
+            return
+        if self._until is not None:
+            self.console.unwatch(self._until)
+        self._until = self.console.watch(self.config.until, lambda: self._end(Outcome(Ending.UNTIL)))
 
     def reset(self) -> None:
         """Press the reset button: boot again."""

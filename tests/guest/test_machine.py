@@ -61,6 +61,9 @@ def test_until(build: Callable[..., Machine], pool: FramePool) -> None:
     machine = build(PRINT_X + same_block + same_block + next_block + FOREVER, until="XX")
     assert machine.run(Pcpu(pool)) == Outcome(Ending.UNTIL)
     assert machine.console.text == "XXX"  # the run ends behind the block that printed it
+    machine.boot()
+    assert machine.run(Pcpu(pool)) == Outcome(Ending.UNTIL)
+    assert machine.console.text == "XXXXXX"
 
 
 def test_reset_by_the_keyboard_controller_boots_again(build: Callable[..., Machine], pool: FramePool) -> None:
