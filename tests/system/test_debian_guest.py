@@ -111,3 +111,19 @@ def test_the_same_boot_twice(host: Host, debian: Image) -> None:
     boot(*guests)
     printed = [guest.console.text.partition(BOOTED)[0] for guest in guests]
     assert printed[0] == printed[1]
+
+
+def test_the_same_boot_twice_to_the_last_page(host: Host, debian: Image) -> None:
+    """Until the first user-space line: console, registers, work and every page are the same."""
+    runs = []
+    for name in ("first", "second"):
+        kernel = KernelConfig(debian.kernel, debian.initrd, debian.append)
+        guest = host.create(GuestConfig(name=name, memory=128 * MIB, kernel=kernel, until=BOOTED))
+        guest.start()
+        assert guest.wait(BOOT_S), guest.console.text[-2000:]
+        memory = hashlib.sha256()
+        for gfn in guest.machine.memory.written_pages():
+            memory.update(gfn.to_bytes(8, "little") + guest.machine.memory.read(gfn * 4096, 4096))
+        runs.append((guest.console.text, guest.machine.vcpu.digest(), memory.hexdigest()))
+        guest.delete()
+    assert runs[0] == runs[1]

@@ -11,8 +11,8 @@ enum stage2_state {
     STAGE2_RESIDENT, /* has a frame of its own */
     STAGE2_SHARED,   /* has a frame that others have too: copy on write */
     STAGE2_ROM,      /* has a frame; writes go nowhere */
-    STAGE2_HOLE,     /* no memory: device or nothing */
-    STAGE2_PAUSED    /* this and above: RAM whose content is elsewhere; the fault handler brings it */
+    STAGE2_HOLE      /* no memory: device or nothing */
+    /* above: RAM whose content is elsewhere; the fault handler brings it */
 };
 #define STAGE2_STATE(entry) ((entry) >> 24)
 #define STAGE2_FRAME(entry) ((entry) & 0xffffffu)

@@ -107,9 +107,9 @@ class Guest:
         for i, attributes in enumerate(SEGMENTS):
             limit = 0xFFFF if self.seldom(6) else 0xFFFFF
             if attributes & 0xF00 == 0x300 and self.seldom():
-                attributes, limit = attributes | 0x400, rng.choice([0, 2, 5, 8])  # noqa: PLW2901
+                attributes, limit = attributes | 0x400, rng.choice([0, 2, 5, 8])  # noqa: PLW2901 - a variant of the case
             if self.seldom(3):
-                attributes &= ~0x100  # noqa: PLW2901
+                attributes &= ~0x100  # noqa: PLW2901 - a variant of the case
             entry = self._noise(descriptor(0, limit, attributes))
             put(self.memory, GDT + 8 * (i + 1), entry)
             put(self.memory, LDT_AT + 8 * (i + 1), entry)
