@@ -2,12 +2,17 @@
 
 pool.py    FramePool: the host's frames, with a hard limit; who refers to each
 stage2.py  the states that a guest frame can be in, and the form of a stage-2 entry
-guest.py   GuestMemory: what a guest's frames are backed by; thin provisioning, copy on write, dirty log;
-           and reading and writing by guest physical address, as loaders and devices do it
+slot.py    Slot, a run of guest frames; Backing, how they get host frames: thin provisioning, copy on write
+region.py  Region: memory of a device that moves about in the guest's address space (a BAR)
+shadow.py  Shadow: RAM and ROM at the same addresses (PAM)
+guest.py   GuestMemory: all of a guest's slots; layout, dirty log, clones; and reading and writing by guest
+           physical address, as loaders and devices do it
 """
 
 from emuvisor.memory.guest import GuestMemory, PhysicalMemory
 from emuvisor.memory.pool import FramePool, FrameUsers
+from emuvisor.memory.region import Region
+from emuvisor.memory.shadow import Shadow
 from emuvisor.memory.stage2 import FrameState
 
-__all__ = ["FramePool", "FrameState", "FrameUsers", "GuestMemory", "PhysicalMemory"]
+__all__ = ["FramePool", "FrameState", "FrameUsers", "GuestMemory", "PhysicalMemory", "Region", "Shadow"]

@@ -117,15 +117,15 @@ class FramePool:
             return new
 
     def share(self, frames: NDArray[np.uint32]) -> None:
-        """One more reference to each of `frames` (each at most once)."""
+        """One more reference to each of `frames`, for each time that it is named."""
         with self._lock:
-            self.references[frames] += 1
+            np.add.at(self.references, frames, np.uint32(1))
 
     def release(self, frames: NDArray[np.uint32]) -> int:
-        """One reference less to each of `frames` (each at most once); returns how many became free."""
+        """One reference less to each of `frames`, for each time that it is named; returns how many became free."""
         with self._lock:
-            self.references[frames] -= 1
-            gone = frames[self.references[frames] == 0]
+            np.subtract.at(self.references, frames, np.uint32(1))
+            gone = np.unique(frames[self.references[frames] == 0])
             if self.users is not None:
                 for frame in gone[self.fetched[gone] != 0].tolist():
                     self.users.changed(frame, 0, PAGE_SIZE)
@@ -134,10 +134,9 @@ class FramePool:
             return len(gone)
 
     def _give_back(self, frames: NDArray[np.uint32]) -> None:
-        """Let the operating system have the memory of `frames`, in runs; single frames are kept for reuse."""
+        """Let the operating system have the memory of `frames` (ascending), in runs; single frames are kept."""
         if len(frames) < 16:
             return
-        ordered = np.sort(frames)
-        edges = np.flatnonzero(np.diff(ordered) != 1) + 1
-        for run in np.split(ordered, edges):
+        edges = np.flatnonzero(np.diff(frames) != 1) + 1
+        for run in np.split(frames, edges):
             self.memory.madvise(mmap.MADV_DONTNEED, int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE)

@@ -294,6 +294,8 @@ def test_states_that_others_add(pool, memory):
     memory.slots[0].entries[4] = 8 << 24
     with pytest.raises(OutOfFrames):
         memory.write(4 * PAGE, b"x")
+    with pytest.raises(GuestAddressError, match=exactly("guest physical address 0x4000 is not memory")):
+        memory.read(4 * PAGE, 1)
 
 
 # ---- dirty log ----

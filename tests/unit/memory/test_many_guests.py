@@ -122,6 +122,8 @@ class ManyGuests(RuleBasedStateMachine):
             PAGE_SIZE, b"\0"
         )
         model.rom.add((base, page))
+        if model.log is not None:
+            model.log.add((base >> 12) + page)
 
     @rule(guest=guests)
     def start_log(self, guest):
