@@ -22,7 +22,7 @@ from emuvisor.cpu.registers import (
     in_long_mode,
     in_vm86,
 )
-from emuvisor.cpu.state import CpuState, DescriptorTable, Fpu, Segment
+from emuvisor.cpu.state import CpuState, DescriptorTable, Fpu, Mtrrs, Segment
 from emuvisor.errors import UsageError
 
 __all__ = ["CONTEXT_SIZE", "hidden_flags", "pack", "unpack"]
@@ -44,6 +44,7 @@ _ST: Final = struct.Struct("<QH")
 
 _AT_FLAGS: Final = 136
 _AT_HFLAGS: Final = 176
+_AT_HFLAGS2: Final = 180
 _AT_SEGMENTS: Final = 184
 _AT_GDTR: Final = 376
 _AT_IDTR: Final = 400
@@ -54,6 +55,8 @@ _AT_FPTAGS: Final = 612
 _AT_FPREGS: Final = 624
 _AT_XMM: Final = 824
 _XMM_STRIDE: Final = 64
+_AT_MTRRS: Final = 4928
+_MTRRS: Final = struct.Struct("<11QQ16Q")
 _AT_OLD_EXCEPTION: Final = 5496
 _NO_EXCEPTION: Final = -1
 _A20_BIT: Final = 1 << 20
@@ -76,6 +79,7 @@ _SCALARS: Final = {
     "cstar": ("<Q", 4848),
     "fmask": ("<Q", 4856),
     "kernel_gs_base": ("<Q", 4864),
+    "tsc_adjust": ("<Q", 4880),
     "tsc_aux": ("<Q", 4896),
     "misc_enable": ("<Q", 4920),
     "pat": ("<Q", 5280),
@@ -108,6 +112,9 @@ _HF_FROM_RFLAGS: Final = 1 << 8 | 3 << 12 | 1 << 16 | 1 << 17 | 1 << 18
 _HF_KNOWN: Final = (
     0xFF | _HF_MP | _HF_EM | _HF_TS | _HF_LMA | _HF_CS64 | _HF_OSFXSR | _HF_SMAP | _HF_FROM_RFLAGS
 )
+
+_HF2_NMI: Final = 1 << 2
+"""hflags2: NMIs are blocked."""
 
 
 def hidden_flags(state: CpuState) -> int:
@@ -164,6 +171,8 @@ def pack(state: CpuState, into: bytearray | None = None) -> bytearray:
     )
     (other,) = struct.unpack_from("<I", env, _AT_HFLAGS)
     struct.pack_into("<I", env, _AT_HFLAGS, other & ~_HF_KNOWN | hidden_flags(state))
+    (other,) = struct.unpack_from("<I", env, _AT_HFLAGS2)
+    struct.pack_into("<I", env, _AT_HFLAGS2, other & ~_HF2_NMI | (_HF2_NMI if state.nmi_blocked else 0))
     for i, name in enumerate(SEGMENT_REGISTERS):
         segment: Segment = getattr(state, name)
         at = _AT_SEGMENTS + i * _SEGMENT.size
@@ -172,6 +181,8 @@ def pack(state: CpuState, into: bytearray | None = None) -> bytearray:
     _SEGMENT.pack_into(env, _AT_IDTR, 0, state.idtr.base, state.idtr.limit, 0)
     struct.pack_into("<i", env, _AT_A20_MASK, -1 if state.a20 else ~_A20_BIT)
     struct.pack_into("<i", env, _AT_OLD_EXCEPTION, _NO_EXCEPTION)
+    mtrrs = state.mtrrs
+    _MTRRS.pack_into(env, _AT_MTRRS, *mtrrs.fixed, mtrrs.default_type, *mtrrs.variable)
     _pack_fpu(state.fpu, env)
     return env
 
@@ -190,7 +201,8 @@ def _pack_fpu(fpu: Fpu, env: bytearray) -> None:
 
 
 def unpack(env: bytes | bytearray | memoryview) -> CpuState:
-    """The state that `pack` made of it or that the engine left.
+    """The state that `pack` made of it or that the engine left; what waits beside it (`halted`, `nmi_pending`,
+    `event`) is the vCPU's to add.
 
     Raises UsageError for another size, and when the engine has left RFLAGS in the lazy form that only Unicorn
     can evaluate.
@@ -203,6 +215,8 @@ def unpack(env: bytes | bytearray | memoryview) -> CpuState:
     state = CpuState(
         rflags=eflags | cc_src & FLAGS_ARITHMETIC | (FLAG_DF if df < 0 else 0) | FLAG_FIXED,
         interrupt_shadow=bool(hflags & _HF_INHIBIT_IRQ),
+        nmi_blocked=bool(struct.unpack_from("<I", env, _AT_HFLAGS2)[0] & _HF2_NMI),
+        mtrrs=_unpack_mtrrs(env),
         a20=struct.unpack_from("<i", env, _AT_A20_MASK)[0] == -1,
         gdtr=_unpack_table(env, _AT_GDTR),
         idtr=_unpack_table(env, _AT_IDTR),
@@ -218,6 +232,11 @@ def unpack(env: bytes | bytearray | memoryview) -> CpuState:
 def _unpack_table(env: bytes | bytearray | memoryview, at: int) -> DescriptorTable:
     _, base, limit, _ = _SEGMENT.unpack_from(env, at)
     return DescriptorTable(base, limit)
+
+
+def _unpack_mtrrs(env: bytes | bytearray | memoryview) -> Mtrrs:
+    values = list(_MTRRS.unpack_from(env, _AT_MTRRS))
+    return Mtrrs(fixed=values[:11], default_type=values[11], variable=values[12:])
 
 
 def _unpack_fpu(env: bytes | bytearray | memoryview) -> Fpu:

@@ -1,11 +1,11 @@
 """CPU models by name: what CPUID tells the guest (Intel SDM vol. 2, CPUID).
 
 A model never shows what the engine or the machine cannot do: AVX, MONITOR, XSAVE, x2APIC, the TSC deadline timer
-(MSR writes cannot be intercepted), MCE and MTRRs; nor what would mislead: enhanced REP MOVSB, which is slow here..
+and MCE; nor what would mislead: enhanced REP MOVSB, which is slow here. The local APIC is the board's: `with_apic`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 
 from emuvisor.errors import ConfigError
@@ -15,7 +15,8 @@ __all__ = ["CPU_MODELS", "DEFAULT_MODEL", "TSC_HZ", "CpuModel", "cpu_model"]
 TSC_HZ = 1_000_000_000
 """The time stamp counter counts nanoseconds of guest time."""
 
-CRYSTAL_HZ = 25_000_000
+CRYSTAL_HZ = TSC_HZ
+"""What the local APIC's timer counts at; kernels take it from leaf 15H and do not calibrate."""
 HYPERVISOR_SIGNATURE = b"emuvisor\0\0\0\0"
 ADDRESS_BITS = 48 << 8 | 40  # linear, physical
 
@@ -32,6 +33,7 @@ class Leaf1Edx(IntFlag):
     CX8 = 1 << 8
     APIC = 1 << 9
     SEP = 1 << 11
+    MTRR = 1 << 12
     PGE = 1 << 13
     CMOV = 1 << 15
     PAT = 1 << 16
@@ -63,6 +65,7 @@ class Leaf7Ebx(IntFlag):
     """CPUID.(07H,0):EBX."""
 
     FSGSBASE = 1 << 0
+    TSC_ADJUST = 1 << 1
     BMI1 = 1 << 3
     SMEP = 1 << 7
     BMI2 = 1 << 8
@@ -87,6 +90,7 @@ class ExtendedEcx(IntFlag):
     ABM = 1 << 5
 
 
+ARAT = 1 << 2  # CPUID.06H:EAX, the local APIC's timer never stops
 INVARIANT_TSC = 1 << 8  # CPUID.80000007H:EDX
 
 _BASE_EDX = (
@@ -98,7 +102,7 @@ _V2_ECX = (
     Leaf1Ecx.SSE3 | Leaf1Ecx.PCLMULQDQ | Leaf1Ecx.SSSE3 | Leaf1Ecx.CX16 | Leaf1Ecx.SSE41 | Leaf1Ecx.SSE42
     | Leaf1Ecx.MOVBE | Leaf1Ecx.POPCNT | Leaf1Ecx.AES | Leaf1Ecx.HYPERVISOR
 )  # fmt: skip
-_HASWELL_EBX = Leaf7Ebx.FSGSBASE | Leaf7Ebx.BMI1 | Leaf7Ebx.SMEP | Leaf7Ebx.BMI2
+_HASWELL_EBX = Leaf7Ebx.FSGSBASE | Leaf7Ebx.TSC_ADJUST | Leaf7Ebx.BMI1 | Leaf7Ebx.SMEP | Leaf7Ebx.BMI2
 _LONG_EDX = (
     ExtendedEdx.SYSCALL | ExtendedEdx.NX | ExtendedEdx.PDPE1GB | ExtendedEdx.RDTSCP | ExtendedEdx.LM
 )  # fmt: skip
@@ -130,6 +134,10 @@ class CpuModel:
         """Whether it has 64-bit mode."""
         return bool(self.extended_edx & ExtendedEdx.LM)
 
+    def with_apic(self) -> "CpuModel":
+        """The same processor on a board with a local APIC; its initial APIC ID is 0."""
+        return replace(self, edx=self.edx | Leaf1Edx.APIC)
+
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """EAX, EBX, ECX, EDX of CPUID with EAX=`leaf` and ECX=`subleaf`; zeros for a leaf that does not exist."""
         answer = _LEAVES.get(leaf)
@@ -155,6 +163,10 @@ def _features(model: CpuModel, _subleaf: int) -> Answer:
 
 def _structured(model: CpuModel, subleaf: int) -> Answer:
     return (0, int(model.ebx7), 0, 0) if subleaf == 0 else (0, 0, 0, 0)
+
+
+def _thermal_and_power(model: CpuModel, _subleaf: int) -> Answer:
+    return ARAT if model.edx & Leaf1Edx.APIC else 0, 0, 0, 0
 
 
 def _crystal(_model: CpuModel, _subleaf: int) -> Answer:
@@ -198,6 +210,7 @@ def _addresses(_model: CpuModel, _subleaf: int) -> Answer:
 _LEAVES: dict[int, Callable[[CpuModel, int], Answer]] = {
     0x00000000: _vendor,
     0x00000001: _features,
+    0x00000006: _thermal_and_power,
     0x00000007: _structured,
     0x00000015: _crystal,
     0x00000016: _frequency,
@@ -216,7 +229,7 @@ DEFAULT_MODEL = CpuModel(
     description="64-bit, SSE4.2, AES, BMI; an in-order core, so that no kernel guards against speculation",
     engine=_ENGINE_HASWELL,
     signature=_signature(6, 0x36, 1),
-    edx=_BASE_EDX | Leaf1Edx.SSE2 | Leaf1Edx.CLFLUSH,
+    edx=_BASE_EDX | Leaf1Edx.SSE2 | Leaf1Edx.CLFLUSH | Leaf1Edx.MTRR,
     ecx=_V2_ECX,
     ebx7=_HASWELL_EBX,
     extended_edx=_LONG_EDX,

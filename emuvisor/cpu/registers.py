@@ -10,6 +10,8 @@ CR0_MP: Final = 1 << 1
 CR0_EM: Final = 1 << 2
 CR0_TS: Final = 1 << 3
 CR0_WP: Final = 1 << 16
+CR0_NW: Final = 1 << 29
+CR0_CD: Final = 1 << 30
 CR0_PG: Final = 1 << 31
 
 CR4_VME: Final = 1 << 0

@@ -1,9 +1,28 @@
 """The architectural state of one x86 processor as one typed object."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
 
-__all__ = ["CpuState", "DescriptorTable", "Fpu", "Segment"]
+from emuvisor.cpu.reference.faults import Event
+from emuvisor.cpu.registers import CR0_CD, CR0_NW
+
+__all__ = ["CpuState", "DescriptorTable", "Fpu", "Mtrrs", "Segment"]
+
+_KEPT_BY_INIT: Final = (
+    *("fpu", "star", "lstar", "cstar", "fmask", "kernel_gs_base"),
+    *(
+        "sysenter_cs",
+        "sysenter_esp",
+        "sysenter_eip",
+        "pat",
+        "tsc_adjust",
+        "tsc_aux",
+        "misc_enable",
+        "mtrrs",
+        "a20",
+    ),
+)
+"""What INIT leaves alone besides CR0.CD and CR0.NW (Intel SDM vol. 3, table 10-1); A20 is the chipset's."""
 
 
 @dataclass(slots=True)
@@ -39,6 +58,18 @@ class Fpu:
     st: list[int] = field(default_factory=lambda: [0] * 8)
     mxcsr: int = 0x1F80
     xmm: list[int] = field(default_factory=lambda: [0] * 16)
+
+
+@dataclass(slots=True)
+class Mtrrs:
+    """Memory type range registers (Intel SDM vol. 3, 12.11): as written; nothing here has a cache to obey them.
+
+    `fixed` are the eleven fixed ranges by ascending address, `variable` eight pairs of base and mask.
+    """
+
+    fixed: list[int] = field(default_factory=lambda: [0] * 11)
+    default_type: int = 0
+    variable: list[int] = field(default_factory=lambda: [0] * 16)
 
 
 @dataclass(slots=True)
@@ -93,16 +124,25 @@ class CpuState:
     sysenter_esp: int = 0
     sysenter_eip: int = 0
     pat: int = 0x0007040600070406
+    tsc_adjust: int = 0
+    """IA32_TSC_ADJUST: what the guest's writes have added to the time stamp counter, modulo 2^64."""
     tsc_aux: int = 0
     misc_enable: int = 0
     """IA32_MISC_ENABLE. Bit 0, fast strings, is off: REP MOVS runs an iteration at a time here, and kernels that see
     the bit off copy with plain loops, which are several times faster."""
+    mtrrs: Mtrrs = field(default_factory=Mtrrs)
     a20: bool = True
     """The A20 gate: False forces bit 20 of every guest physical address to 0."""
     interrupt_shadow: bool = False
     """The instruction before was STI, MOV SS or POP SS: no interrupt before the next one."""
     halted: bool = False
     """It executed HLT and waits for an interrupt."""
+    nmi_pending: bool = False
+    """An NMI has come and waits to be delivered."""
+    nmi_blocked: bool = False
+    """An NMI was delivered and no IRET has followed yet: the next one waits."""
+    event: Event | None = None
+    """It was about to be delivered when the host had no frame for it: delivery is tried again first of all."""
     fpu: Fpu = field(default_factory=Fpu)
 
     @property
@@ -111,6 +151,13 @@ class CpuState:
         if not self.cr0 & 1:
             return 0
         return 3 if self.rflags & (1 << 17) else self.ss.flags >> 13 & 3
+
+    def after_init(self, signature: int) -> "CpuState":
+        """The state after INIT; `signature` is the processor's, from CPUID.01H:EAX, which it leaves in EDX."""
+        state = CpuState(rdx=signature, idtr=DescriptorTable(0, 0xFFFF))
+        cache_control = CR0_CD | CR0_NW
+        state.cr0 = state.cr0 & ~cache_control | self.cr0 & cache_control
+        return replace(state, **{name: getattr(self, name) for name in _KEPT_BY_INIT})
 
     def differences(self, other: "CpuState") -> dict[str, tuple[Any, Any]]:
         """Each field whose value differs, with both values."""

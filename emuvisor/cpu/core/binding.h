@@ -29,7 +29,19 @@ typedef struct {
     PyObject *error[3];
 } Stage2;
 
-enum { CALL_PORT_READ, CALL_PORT_WRITE, CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_CPUID, CALL_ACKNOWLEDGE, CALLS };
+enum {
+    CALL_PORT_READ,
+    CALL_PORT_WRITE,
+    CALL_MMIO_READ,
+    CALL_MMIO_WRITE,
+    CALL_CPUID,
+    CALL_ACKNOWLEDGE,
+    CALL_MSR_READ,
+    CALL_MSR_WRITE,
+    CALL_READ_CR8,
+    CALL_WRITE_CR8,
+    CALLS
+};
 
 typedef struct {
     PyObject_HEAD

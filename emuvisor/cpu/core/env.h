@@ -18,6 +18,7 @@ typedef struct {
 } env_segment;
 
 enum { R_AX, R_CX, R_DX, R_BX, R_SP, R_BP, R_SI, R_DI, R_R11 = 11 };
+enum { MTRR_FIXED = 11, MTRR_VARIABLE = 8 };
 enum { S_ES, S_CS, S_SS, S_DS, S_FS, S_GS };
 
 typedef struct {
@@ -66,21 +67,28 @@ typedef struct {
     uint64_t cstar;
     uint64_t fmask;
     uint64_t kernel_gs_base;
-    uint64_t unused7[3];
+    uint64_t unused7;
+    uint64_t tsc_adjust; /* the engine never touches it: kept by msr.c */
+    uint64_t unused8;
     uint64_t tsc_aux;
     uint64_t xcr0;
     uint64_t mcg_status;
     uint64_t misc_enable;
-    uint8_t unused8[352];
+    /* Here the engine has performance counters, which it never touches. It keeps MTRRs outside of this state, so
+     * that guests would see each other's: msr.c has them here instead. */
+    uint64_t mtrr_fixed[MTRR_FIXED];
+    uint64_t mtrr_def_type;
+    uint64_t mtrr_variable[MTRR_VARIABLE][2]; /* base, mask */
+    uint8_t unused9[128];
     uint64_t pat;
-    uint8_t unused9[96];
+    uint8_t unused10[96];
     int32_t error_code;         /* of the exception that ended emulation */
     int32_t exception_is_int;   /* it was an INT n */
     uint64_t exception_next_rip;
     uint64_t dr[8];
     void *breakpoints[4]; /* host pointers: never saved, never restored from outside */
     int32_t old_exception;
-    uint8_t unused10[68];
+    uint8_t unused11[68];
 } cpu_env;
 
 static_assert(offsetof(cpu_env, rip) == 128, "layout");
@@ -94,8 +102,10 @@ static_assert(offsetof(cpu_env, mxcsr) == 816, "layout");
 static_assert(offsetof(cpu_env, xmm) == 824, "layout");
 static_assert(offsetof(cpu_env, sysenter_cs) == 4800, "layout");
 static_assert(offsetof(cpu_env, kernel_gs_base) == 4864, "layout");
+static_assert(offsetof(cpu_env, tsc_adjust) == 4880, "layout");
 static_assert(offsetof(cpu_env, tsc_aux) == 4896, "layout");
 static_assert(offsetof(cpu_env, misc_enable) == 4920, "layout");
+static_assert(offsetof(cpu_env, mtrr_fixed) == 4928, "layout");
 static_assert(offsetof(cpu_env, pat) == 5280, "layout");
 static_assert(offsetof(cpu_env, dr) == 5400, "layout");
 static_assert(offsetof(cpu_env, old_exception) == 5496, "layout");
@@ -120,6 +130,9 @@ static_assert(sizeof(cpu_env) == 5568, "layout");
 #define HF_AC (1u << 18)
 #define HF_OSFXSR (1u << 22)
 #define HF_SMAP (1u << 23)
+
+/* hflags2: hidden state that it does not depend on */
+#define HF2_NMI (1u << 2) /* NMIs are blocked; the engine clears it on IRET */
 
 /* RFLAGS */
 #define FL_ARITHMETIC 0x8d5u

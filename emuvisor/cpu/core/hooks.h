@@ -24,6 +24,8 @@ void on_syscall(uc_engine *engine, void *data);
 void on_sysenter(uc_engine *engine, void *data);
 
 /* io.c */
+#define RDTSC_WORK 25 /* charged for RDTSC: 25 ns, about what it takes, for guests that wait by polling it */
+void handler_done(pcpu *p, bool ok); /* after a callback of the owner's, inside a block */
 uint32_t on_in(uc_engine *engine, uint32_t port, int size, void *data);
 void on_out(uc_engine *engine, uint32_t port, int size, uint32_t value, void *data);
 uint64_t on_mmio_read(uc_engine *engine, uint64_t gpa, unsigned size, void *data);

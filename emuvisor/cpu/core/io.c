@@ -6,8 +6,6 @@
 /* Work charged for a port or MMIO access: 1 us of guest time, as on an ISA bus. Without it a guest that polls a
  * timer would need hundreds of accesses for a microsecond to pass. */
 #define ACCESS_WORK 1000
-/* And for RDTSC: 25 ns, about what the instruction takes, for guests that wait by polling it. */
-#define RDTSC_WORK 25
 
 static void fail(pcpu *p)
 {
@@ -61,19 +59,23 @@ int on_cpuid(uc_engine *engine, void *data)
     return 1;
 }
 
-/* After a handler ran. The exit carries the access whose handler asked to leave, not a later one of the same block. */
-static void end_access(pcpu *p, bool ok, bool left_before, io_access access)
+void handler_done(pcpu *p, bool ok)
 {
-    vcpu *v = p->vcpu;
-    v->work += ACCESS_WORK;
-    if (!left_before)
-        v->access = access;
     if (!ok)
         fail(p);
-    if (v->leave)
-        vcpu_attention(v);
-    if (v->memory->epoch != p->epoch)
+    if (p->vcpu->leave)
+        vcpu_attention(p->vcpu);
+    if (p->vcpu->memory->epoch != p->epoch)
         flush_tlb(p);
+}
+
+/* The exit carries the access whose handler asked to leave, not a later one of the same block. */
+static void end_access(pcpu *p, bool ok, bool left_before, io_access access)
+{
+    p->vcpu->work += ACCESS_WORK;
+    if (!left_before)
+        p->vcpu->access = access;
+    handler_done(p, ok);
 }
 
 /* A port access that the I/O permission bitmap refuses does not return from here. */
@@ -144,10 +146,7 @@ void on_mmio_write(uc_engine *engine, uint64_t gpa, unsigned size, uint64_t valu
     pcpu *p = data;
     vcpu *v = p->vcpu;
     const bool left = v->leave;
-    uint32_t frame;
     (void)engine;
-    if (stage2_translate(v->memory, gpa / PAGE_SIZE, false, &frame) == STAGE2_DISCARD)
-        return; /* ROM */
     v->counters[COUNT_MMIO_WRITE]++;
     const bool ok = v->callbacks->mmio_write(v, gpa, size, value);
     end_access(p, ok, left, (io_access){gpa, value, (uint8_t)size, true, true});

@@ -78,13 +78,18 @@ void pcpu_load(pcpu *p, vcpu *v)
     debug_install(p);
 }
 
-uint64_t vcpu_tsc(const vcpu *v)
+static uint64_t guest_time(const vcpu *v)
 {
     struct timespec t;
     if (!v->host_clock)
         return v->work + v->idle_ns;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)((int64_t)t.tv_sec * 1000000000 + t.tv_nsec - v->tsc_origin);
+}
+
+uint64_t vcpu_tsc(const vcpu *v)
+{
+    return guest_time(v) + (v->loaded ? v->loaded->env : &v->env)->tsc_adjust;
 }
 
 const char *pcpu_open(pcpu *p, frames *f, int cpu_model)

@@ -53,6 +53,10 @@ typedef struct {
     bool (*mmio_write)(vcpu *, uint64_t gpa, unsigned size, uint64_t value);
     bool (*cpuid)(vcpu *, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
     bool (*acknowledge)(vcpu *, int *vector); /* -1: the interrupt has gone */
+    bool (*msr_read)(vcpu *, uint32_t index, uint64_t *value, bool *exists);
+    bool (*msr_write)(vcpu *, uint32_t index, uint64_t value, bool *accepted);
+    bool (*read_cr8)(vcpu *, uint64_t *value);
+    bool (*write_cr8)(vcpu *, uint64_t value);
 } vcpu_callbacks;
 
 typedef struct {
@@ -172,7 +176,7 @@ void vcpu_unload(vcpu *v);
 void vcpu_sync(vcpu *v);
 /* Something changed that the block hook must look at. Any thread. */
 static inline void vcpu_attention(vcpu *v) { __atomic_store_n(&v->limit, 0, __ATOMIC_RELEASE); }
-/* Guest time in ns as the guest's TSC shows it. */
+/* The guest's time stamp counter: guest time in ns, plus what the guest has added. */
 uint64_t vcpu_tsc(const vcpu *v);
 
 #endif

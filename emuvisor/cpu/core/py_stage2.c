@@ -72,7 +72,8 @@ static PyObject *stage2_add_slot(PyObject *o, PyObject *args)
     Stage2 *self = (Stage2 *)o;
     unsigned long long first;
     Py_buffer entries;
-    if (!PyArg_ParseTuple(args, "Kw*", &first, &entries))
+    int movable = 0;
+    if (!PyArg_ParseTuple(args, "Kw*|p", &first, &entries, &movable))
         return NULL;
     if (self->s.count == STAGE2_SLOTS) {
         PyBuffer_Release(&entries);
@@ -80,8 +81,25 @@ static PyObject *stage2_add_slot(PyObject *o, PyObject *args)
         return NULL;
     }
     self->entries[self->s.count] = entries;
-    self->s.slots[self->s.count] = (memory_slot){first, (uint64_t)entries.len / sizeof(uint32_t), entries.buf, NULL};
+    self->s.slots[self->s.count] = (memory_slot){
+        .first = first, .count = (uint64_t)entries.len / sizeof(uint32_t), .entries = entries.buf, .movable = movable};
     self->s.count++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *stage2_move_slot(PyObject *o, PyObject *args)
+{
+    Stage2 *self = (Stage2 *)o;
+    unsigned slot;
+    unsigned long long first;
+    if (!PyArg_ParseTuple(args, "IK", &slot, &first))
+        return NULL;
+    if (slot >= self->s.count || !self->s.slots[slot].movable) {
+        PyErr_SetString(PyExc_ValueError, "no such movable memory slot");
+        return NULL;
+    }
+    self->s.slots[slot].first = first;
+    self->s.epoch++; /* what lay there, and what lies there now, is another frame */
     Py_RETURN_NONE;
 }
 
@@ -124,7 +142,9 @@ static PyObject *stage2_revoke(PyObject *o, PyObject *unused)
 }
 
 static PyMethodDef stage2_methods[] = {
-    {"add_slot", stage2_add_slot, METH_VARARGS, "add_slot(first_gfn, entries): RAM with one uint32 entry per frame."},
+    {"add_slot", stage2_add_slot, METH_VARARGS,
+     "add_slot(first_gfn, entries, movable=False): RAM with one uint32 entry per frame."},
+    {"move_slot", stage2_move_slot, METH_VARARGS, "move_slot(slot, first_gfn): a movable slot begins there from now on."},
     {"set_log", stage2_set_log, METH_VARARGS, "set_log(slot, dirty | None): one byte per frame, set at the first write."},
     {"revoke", stage2_revoke, METH_NOARGS, "revoke(): an entry lost a right; no TLB may go on using the old one."},
     {NULL, NULL, 0, NULL},

@@ -1,8 +1,8 @@
 /* Vcpu: a guest's processor as state, and the calls to its owner. */
 #include "binding.h"
 
-static const char *const call_names[CALLS] = {"port_read", "port_write", "mmio_read",
-                                              "mmio_write", "cpuid", "acknowledge"};
+static const char *const call_names[CALLS] = {"port_read",   "port_write", "mmio_read", "mmio_write", "cpuid",
+                                              "acknowledge", "msr_read",   "msr_write", "read_cr8",   "write_cr8"};
 
 static Vcpu *of(vcpu *v) { return (Vcpu *)((char *)v - offsetof(Vcpu, v)); }
 
@@ -91,8 +91,62 @@ static bool call_acknowledge(vcpu *v, int *vector)
     return ok;
 }
 
-static const vcpu_callbacks callbacks = {call_port_read,  call_port_write, call_mmio_read,
-                                         call_mmio_write, call_cpuid,      call_acknowledge};
+static bool call_msr_read(vcpu *v, uint32_t index, uint64_t *value, bool *exists)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *r = PyObject_CallFunction(of(v)->calls[CALL_MSR_READ], "I", index);
+    *exists = r != Py_None;
+    bool ok = true;
+    if (*exists)
+        ok = take(of(v), r, value);
+    else
+        Py_DECREF(r);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static bool call_msr_write(vcpu *v, uint32_t index, uint64_t value, bool *accepted)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *r = PyObject_CallFunction(of(v)->calls[CALL_MSR_WRITE], "IK", index, (unsigned long long)value);
+    const int truth = r ? PyObject_IsTrue(r) : -1;
+    *accepted = truth != 0;
+    const bool ok = truth >= 0 || keep_error(of(v));
+    Py_XDECREF(r);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static bool call_read_cr8(vcpu *v, uint64_t *value)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    const bool ok = take(of(v), PyObject_CallFunction(of(v)->calls[CALL_READ_CR8], NULL), value);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static bool call_write_cr8(vcpu *v, uint64_t value)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *r = PyObject_CallFunction(of(v)->calls[CALL_WRITE_CR8], "K", (unsigned long long)value);
+    const bool ok = r != NULL || keep_error(of(v));
+    Py_XDECREF(r);
+    PyGILState_Release(gil);
+    return ok;
+}
+
+static const vcpu_callbacks callbacks = {
+    .port_read = call_port_read,
+    .port_write = call_port_write,
+    .mmio_read = call_mmio_read,
+    .mmio_write = call_mmio_write,
+    .cpuid = call_cpuid,
+    .acknowledge = call_acknowledge,
+    .msr_read = call_msr_read,
+    .msr_write = call_msr_write,
+    .read_cr8 = call_read_cr8,
+    .write_cr8 = call_write_cr8,
+};
 
 static PyObject *new_vcpu(PyTypeObject *type, PyObject *args, PyObject *kw)
 {
@@ -377,6 +431,50 @@ static PyObject *get_interrupt(PyObject *o, void *unused)
     return PyBool_FromLong(((Vcpu *)o)->v.interrupt);
 }
 
+static PyObject *get_event(PyObject *o, void *unused)
+{
+    const vcpu *v = &((Vcpu *)o)->v;
+    (void)unused;
+    if (!v->has_event)
+        Py_RETURN_NONE;
+    PyObject *error_code = v->event.has_error_code ? PyLong_FromUnsignedLong(v->event.error_code) : Py_NewRef(Py_None);
+    return Py_BuildValue("iiNK", (int)v->event.vector, (int)v->event.kind, error_code,
+                         (unsigned long long)v->event.instruction);
+}
+
+static int set_event(PyObject *o, PyObject *value, void *unused)
+{
+    Vcpu *self = (Vcpu *)o;
+    unsigned char vector, kind;
+    PyObject *error_code;
+    unsigned long long instruction;
+    (void)unused;
+    if (refuse_running(self))
+        return -1;
+    self->v.has_event = false;
+    if (!value || value == Py_None)
+        return 0;
+    if (!PyTuple_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "an event is a tuple or None");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(value, "bbOK", &vector, &kind, &error_code, &instruction))
+        return -1;
+    if (kind > EVENT_ICEBP) {
+        PyErr_Format(PyExc_ValueError, "an event's kind is 0 to %d, not %d", EVENT_ICEBP, kind);
+        return -1;
+    }
+    self->v.event = (event){.vector = vector, .kind = (enum event_kind)kind, .instruction = instruction};
+    if (error_code != Py_None) {
+        self->v.event.has_error_code = true;
+        self->v.event.error_code = (uint32_t)PyLong_AsUnsignedLongMask(error_code);
+        if (PyErr_Occurred())
+            return -1;
+    }
+    self->v.has_event = true;
+    return 0;
+}
+
 static int set_interrupt(PyObject *o, PyObject *value, void *unused)
 {
     Vcpu *self = (Vcpu *)o;
@@ -392,6 +490,8 @@ static int set_interrupt(PyObject *o, PyObject *value, void *unused)
 
 static PyGetSetDef vcpu_getset[] = {
     {"interrupt", get_interrupt, set_interrupt, "the level of the INTR pin", NULL},
+    {"event", get_event, set_event,
+     "the event whose delivery has to be repeated: (vector, kind, error code | None, instruction), or None", NULL},
     {"interrupts_enabled", get_interrupts_enabled, NULL, "RFLAGS.IF", NULL},
     {"access", get_access, NULL, "the last port or MMIO access: (address, value, size, write, mmio)", NULL},
     {"error", get_error, NULL, "what the engine said with EXIT_ERROR", NULL},

@@ -6,8 +6,6 @@
 #include "debug.h"
 #include "paging.h"
 
-#define HF2_NMI (1u << 2) /* Unicorn clears it on IRET */
-
 _Thread_local pcpu *pcpu_running;
 
 void unicorn_block_left(void)
@@ -192,8 +190,6 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
         p->block_start = p->block_end = 0;
         if (p->env->cc_op == CC_OP_EFLAGS)
             p->env->eflags = env_rflags(p->env); /* on its way in the engine takes all flags from there */
-        if (p->env->cc_op == CC_OP_EFLAGS)
-            p->env->eflags = env_rflags(p->env); /* emu_start takes all flags from here */
         const int error = unicorn.emu_start(p->engine, p->env->rip, 0, 0, 0);
         p->env->old_exception = -1;
         if (error == UC_ERR_EXCEPTION && p->refused.valid) {

@@ -22,9 +22,10 @@ typedef struct {
     uint64_t count;
     uint32_t *entries;
     uint8_t *dirty; /* one byte per frame while the dirty log is on, else NULL */
+    bool movable;   /* a device's: it shows only where no other slot has memory */
 } memory_slot;
 
-#define STAGE2_SLOTS 8
+#define STAGE2_SLOTS 32 /* MAX_SLOTS in memory/slot.py */
 
 typedef struct stage2 stage2;
 struct stage2 {
@@ -41,13 +42,21 @@ struct stage2 {
 
 void stage2_init(stage2 *s, frames *f, bool (*fault)(stage2 *, uint64_t, bool));
 
-/* The slot that holds `gfn`; NULL in a hole. */
+/* The slot in which the guest sees `gfn`: RAM and ROM first, then the first movable one; NULL in a hole. */
 static inline const memory_slot *stage2_slot(const stage2 *s, uint64_t gfn)
 {
-    for (unsigned i = 0; i < s->count; i++)
-        if (gfn - s->slots[i].first < s->slots[i].count)
-            return &s->slots[i];
-    return NULL;
+    const memory_slot *movable = NULL;
+    for (unsigned i = 0; i < s->count; i++) {
+        const memory_slot *slot = &s->slots[i];
+        const uint64_t index = gfn - slot->first;
+        if (index >= slot->count || STAGE2_STATE(slot->entries[index]) == STAGE2_HOLE)
+            continue;
+        if (!slot->movable)
+            return slot;
+        if (!movable)
+            movable = slot;
+    }
+    return movable;
 }
 
 enum stage2_result {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "bit_test.h"
+#include "msr.h"
 #include "relocate.h"
 
 unicorn_api unicorn;
@@ -215,11 +216,19 @@ static bool refuse(uc_engine *engine, uint64_t address, int type, uc_tlb_entry *
     return type == UC_MEM_FETCH && address == 0;
 }
 
-/* Run a load whose translation is refused, twice, to find where its address is noted. */
+/* Run MOV from and to CR8, RDMSR and WRMSR to see that msr.c is asked, and then a load whose translation is refused,
+ * twice, to find where its address is noted. */
 static const char *check_behaviour(uc_engine *engine, cpu_env *env)
 {
     static uint8_t page[4096] __attribute__((aligned(4096)));
-    const uint8_t code[] = {0x48, 0x8b, 0x03}; /* mov rax, [rbx] */
+    const uint8_t code[] = {
+        0x44, 0x0f, 0x20, 0xc0, /* mov rax, cr8 */
+        0x44, 0x0f, 0x22, 0xc0, /* mov cr8, rax */
+        0x0f, 0x32,             /* rdmsr */
+        0x0f, 0x30,             /* wrmsr */
+        0x48, 0x8b, 0x03,       /* mov rax, [rbx] */
+    };
+    const uint64_t load = sizeof code - 3;
     const uint64_t addresses[2] = {0x123456789ab1, 0x76543210fed3};
     uc_hook fill;
     size_t candidates[64], count = 0, left = 0;
@@ -231,8 +240,11 @@ static const char *check_behaviour(uc_engine *engine, cpu_env *env)
         return FAIL("libunicorn refused to set up its self-test");
     for (int turn = 0; turn < 2; turn++) {
         env->regs[R_BX] = addresses[turn];
-        if (unicorn.emu_start(engine, 0, 0, 0, 0) != UC_ERR_EXCEPTION || env->rip != 0)
+        msr_forget_asked();
+        if (unicorn.emu_start(engine, 0, 0, 0, 0) != UC_ERR_EXCEPTION || env->rip != load)
             return FAIL("this libunicorn does not report a refused translation as expected");
+        if (!msr_all_asked())
+            return FAIL("this libunicorn does not ask the core about MSRs and CR8");
         left = 0;
         if (turn == 0) {
             for (size_t w = 0; w < words && count < 64; w++)
@@ -293,6 +305,9 @@ const char *unicorn_load(const char *path, bool short_code, unicorn_fill *fill)
     if (relocate(library, "cpu_loop_exit_noexc_x86_64", (void *)leave_block) <= 0
         || relocate(library, "helper_rdrand_x86_64", (void *)no_random) <= 0)
         return FAIL("libunicorn does not call its internal functions through pointers that can be replaced");
+    const char *missing = msr_install(library);
+    if (missing)
+        return FAIL("libunicorn has no function %s that can be replaced", missing);
     const char *fixed = bit_test_install(library);
     if (fixed)
         return FAIL("libunicorn has no function %s that can be replaced", fixed);

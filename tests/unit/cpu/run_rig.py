@@ -45,6 +45,8 @@ class Devices:
         self.answers = {}
         self.on_access = lambda: None
         self.vectors = []
+        self.msrs = {}
+        self.cr8 = 0
 
     def _access(self, *access):
         self.log.append(access)
@@ -66,6 +68,25 @@ class Devices:
 
     def cpuid(self, leaf, subleaf):
         return DEFAULT_MODEL.cpuid(leaf, subleaf)
+
+    def msr_read(self, index):
+        self._access("rdmsr", index)
+        return self.msrs.get(index)
+
+    def msr_write(self, index, value):
+        self._access("wrmsr", index, value)
+        if index not in self.msrs:
+            return False
+        self.msrs[index] = value
+        return True
+
+    def read_cr8(self):
+        self._access("read cr8")
+        return self.cr8
+
+    def write_cr8(self, value):
+        self._access("write cr8", value)
+        self.cr8 = value
 
     def acknowledge(self):
         return self.vectors.pop(0) if self.vectors else None

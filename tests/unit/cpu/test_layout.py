@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emuvisor.cpu.layout import CONTEXT_SIZE, hidden_flags, pack, unpack
-from emuvisor.cpu.state import CpuState, DescriptorTable, Fpu, Segment
+from emuvisor.cpu.state import CpuState, DescriptorTable, Fpu, Mtrrs, Segment
 from emuvisor.errors import UsageError
 
 
@@ -51,9 +51,17 @@ states = st.builds(
     star=number(64),
     sysenter_cs=number(32),
     pat=number(64),
+    tsc_adjust=number(64),
     tsc_aux=number(32),
+    mtrrs=st.builds(
+        Mtrrs,
+        fixed=st.lists(number(64), min_size=11, max_size=11),
+        default_type=number(64),
+        variable=st.lists(number(64), min_size=16, max_size=16),
+    ),
     a20=st.booleans(),
     interrupt_shadow=st.booleans(),
+    nmi_blocked=st.booleans(),
     fpu=fpus,
 )
 
@@ -145,8 +153,7 @@ def test_packing_over_a_state_keeps_what_it_does_not_know():
     assert env[756:800] == b"\xa5" * 44
     assert env[900:940] != b"\xa5" * 40
     assert env[2900:4700] == b"\xa5" * 1800
-    hflags2 = env[180:184]
-    assert hflags2 == b"\xa5" * 4
+    assert env[180:184] == b"\xa1\xa5\xa5\xa5", "hflags2, but for the NMI bit"
 
 
 def test_a_buffer_of_another_size_is_refused():

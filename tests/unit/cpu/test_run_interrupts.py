@@ -298,3 +298,161 @@ def test_no_idt_is_a_triple_fault_for_an_interrupt_too(rig):
     guest = rig.guest(protected(rflags=2 | IF, idtr=DescriptorTable(0, 0)), asm("a: jmp a", 32))
     interrupt(guest, 0x40)
     assert guest.run().reason is ExitReason.SHUTDOWN
+
+
+# ---- a controller that moves the pin while a block runs ----
+
+EOI_PORT, TPR_PORT = 0x20, 0x21
+
+
+class Controller:
+    """A local APIC in small: requests by vector, one in service at a time, a task priority; INTR follows."""
+
+    def __init__(self, guest):
+        self.guest = guest
+        self.requested = set()
+        self.in_service = []
+        self.priority = 0
+        devices = guest.devices
+        devices.on_access = self.access
+        devices.acknowledge = self.acknowledge
+        devices.write_cr8 = self.write_cr8
+        vcpu = type(guest.vcpu)(guest.stage2, devices)
+        vcpu.state = guest.vcpu.state
+        guest.vcpu = vcpu
+
+    def deliverable(self):
+        floor = max(self.priority, max(self.in_service, default=0) >> 4)
+        return [vector for vector in self.requested if vector >> 4 > floor]
+
+    def drive(self):
+        self.guest.vcpu.interrupt = bool(self.deliverable())
+
+    def request(self, *vectors):
+        self.requested.update(vectors)
+        self.drive()
+
+    def acknowledge(self):
+        vectors = self.deliverable()
+        if not vectors:
+            return None
+        self.requested.remove(max(vectors))
+        self.in_service.append(max(vectors))
+        self.drive()
+        return max(vectors)
+
+    def write_cr8(self, value):
+        self.priority = value
+        self.drive()
+
+    def access(self):
+        kind, port, value, _ = self.guest.devices.log[-1]
+        assert kind == "out"
+        if port == EOI_PORT:
+            self.in_service.pop()
+        elif port == TPR_PORT:
+            self.priority = value & 0xF
+        else:
+            self.requested.add(port)
+        self.drive()
+
+
+def controlled(rig, source, handlers, **state):
+    """Each handler writes its vector to [EDI], increments EDI and does what its source says."""
+    note = "mov byte ptr [edi], {}; inc edi;"
+    guest = protected_guest(
+        rig,
+        source,
+        {vector: note.format(vector) + code for vector, code in handlers.items()},
+        rdi=0x7000,
+        **state,
+    )
+    return guest, Controller(guest)
+
+
+EOI_IRET = "out 0x20, al; iretd"
+
+
+def noted(guest):
+    return list(guest.memory.read(0x7000, guest.vcpu.state.rdi - 0x7000))
+
+
+def test_a_pin_raised_in_the_middle_of_a_block(rig):
+    guest, _ = controlled(
+        rig, "out 0x50, al; inc ebx; jmp a; a: inc esi; cli; hlt", {0x50: EOI_IRET}, rflags=2 | IF
+    )
+    state = guest.run_to_halt()
+    assert (noted(guest), state.rbx, state.rsi) == ([0x50], 1, 1)
+    assert not guest.vcpu.interrupt
+
+
+def test_a_pin_lowered_in_the_middle_of_a_block(rig):
+    """Requested with IF clear; then the task priority rises and IF is set: nothing may come until it falls."""
+    guest, _ = controlled(
+        rig,
+        "out 0x50, al; mov al, 15; out 0x21, al; sti; nop; inc ebx; jmp a; a: mov esi, edi; xor al, al; out 0x21, al;"
+        "jmp b; b: cli; hlt",
+        {0x50: EOI_IRET},
+        rflags=2,
+    )
+    state = guest.run_to_halt()
+    assert (noted(guest), state.rsi, state.rbx) == ([0x50], 0x7000, 1)
+
+
+def test_a_pin_raised_and_lowered_in_one_block(rig):
+    guest, _ = controlled(
+        rig,
+        "out 0x50, al; mov al, 15; out 0x21, al; jmp a; a: jmp b; b: cli; hlt",
+        {0x50: EOI_IRET},
+        rflags=2 | IF,
+    )
+    guest.run_to_halt()
+    assert noted(guest) == []
+    assert guest.vcpu.counters()["interrupt"] == 0
+
+
+def test_eoi_brings_the_next_one(rig):
+    """The lower priority waits for the EOI of the higher one, and comes behind its IRET, or inside it with STI."""
+    guest, controller = controlled(rig, "sti; nop; a: cli; hlt", {0x50: EOI_IRET, 0x60: EOI_IRET}, rflags=2)
+    controller.request(0x50, 0x60)
+    guest.run_to_halt()
+    assert noted(guest) == [0x60, 0x50]
+    nested = "out 0x20, al; sti; nop; mov byte ptr [edi], 1; inc edi; iretd"
+    guest, controller = controlled(rig, "sti; nop; a: cli; hlt", {0x50: EOI_IRET, 0x60: nested}, rflags=2)
+    controller.request(0x50, 0x60)
+    guest.run_to_halt()
+    assert noted(guest) == [0x60, 0x50, 1]
+
+
+def test_cr8_lets_it_through(rig):
+    data = identity_map(tables())
+    put_handler(data, 0x50, HANDLER, CODE64, IDT, long=True)
+    code = asm("mov rbx, rax; out 0x20, al; iretq")
+    data[HANDLER : HANDLER + len(code)] = code
+    source = (
+        "mov eax, 15; mov cr8, rax; sti; out 0x50, al; jmp a; a: mov eax, 5; mov cr8, rax; nop; mov eax, 4;"
+    )
+    guest = rig.guest(long(rflags=2), asm(source + "mov cr8, rax; cli; hlt"), data)
+    Controller(guest)
+    assert guest.run_to_halt().rbx == 4
+
+
+def test_a_request_that_goes_away_before_it_is_taken(rig):
+    """The pin is up, but the controller has no vector any more: the guest goes on, and a new request comes through."""
+    guest, controller = controlled(
+        rig, "sti; nop; inc ebx; jmp a; a: out 0x50, al; jmp b; b: cli; hlt", {0x50: EOI_IRET}, rflags=2
+    )
+    guest.vcpu.interrupt = True
+    state = guest.run_to_halt()
+    assert (noted(guest), state.rbx) == ([0x50], 1)
+    assert controller.in_service == []
+
+
+def test_the_pin_up_while_interrupts_are_masked_changes_nothing(rig):
+    """The slow look at every block is only slower: the same work, the same state."""
+    source = "mov ecx, 300; a: inc ebx; jmp b; b: add eax, ebx; loop a; hlt"
+    plain = rig.guest(protected(rflags=2), asm(source, 32))
+    waiting = rig.guest(protected(rflags=2), asm(source, 32))
+    waiting.vcpu.interrupt = True
+    assert plain.run_to_halt() == waiting.run_to_halt()
+    assert plain.vcpu.work == waiting.vcpu.work

@@ -7,13 +7,17 @@ from hypothesis import strategies as st
 from run_rig import CODE, Rig, asm, real
 
 from emuvisor.cpu.exits import ExitReason
+from emuvisor.cpu.models import DEFAULT_MODEL
+from emuvisor.cpu.reference.faults import Event, Kind
 from emuvisor.cpu.registers import FLAGS_IMPLEMENTED
 from emuvisor.cpu.state import CpuState, DescriptorTable, Fpu, Segment
+from emuvisor.errors import UsageError
 
 quad = st.integers(0, (1 << 64) - 1)
 FLAG_VM, FLAG_TF = 1 << 17, 1 << 8
 GENERAL = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16))]
 MSRS = ["star", "lstar", "cstar", "fmask", "kernel_gs_base", "sysenter_esp", "sysenter_eip", "pat", "tsc_aux"]
+MSRS += ["tsc_adjust"]
 
 
 def segment(flags):
@@ -24,6 +28,11 @@ def segment(flags):
         st.integers(0, 0xFFFFFFFF),
         st.just(flags),
     )
+
+
+events = st.builds(
+    Event, st.integers(0, 255), st.sampled_from(Kind), st.none() | st.integers(0, 0xFFFFFFFF), quad
+)
 
 
 @st.composite
@@ -43,6 +52,11 @@ def states(draw):
     state.dr7 = 0x400 | draw(st.integers(0, 0xFF))
     state.a20 = draw(st.booleans())
     state.interrupt_shadow = draw(st.booleans())
+    state.nmi_pending, state.nmi_blocked = draw(st.booleans()), draw(st.booleans())
+    state.mtrrs.default_type = draw(quad)
+    state.mtrrs.fixed[draw(st.integers(0, 10))] = draw(quad)
+    state.mtrrs.variable[draw(st.integers(0, 15))] = draw(quad)
+    state.event = draw(st.none() | events)
     state.fpu = draw(
         st.builds(
             Fpu,
@@ -133,3 +147,149 @@ def test_a_state_saved_after_any_block_continues_elsewhere(make, bits, source):
         guest = other
     assert guest.vcpu.state.differences(final) == {}
     assert final.rip == CODE + len(asm(source, bits))
+
+
+# ---- what waits: NMIs, an event ----
+
+
+def nmi_guest(rig, **state):
+    guest = rig.guest(real(**state), asm("a: inc ax; jmp a", 16))
+    guest.memory.write(4 * 2, (0x9000).to_bytes(4, "little"))
+    guest.memory.write(0x9000, asm("inc cx; jmp a; a: jmp b; b: iret", 16, 0x9000))
+    return guest
+
+
+def carried_over(rig, guest):
+    """The same guest with a new vCPU that was given the state."""
+    twin = rig.clone(guest)
+    assert twin.vcpu.state.differences(guest.vcpu.state) == {}
+    return twin
+
+
+def test_a_waiting_nmi_goes_with_the_state():
+    rig = Rig()
+    guest = nmi_guest(rig)
+    guest.vcpu.raise_nmi()
+    assert guest.vcpu.state.nmi_pending
+    twin = carried_over(rig, guest)
+    twin.run(100)
+    assert (twin.vcpu.state.rcx, twin.vcpu.state.nmi_pending) == (1, False)
+
+
+def test_an_nmi_that_is_being_handled_goes_with_the_state():
+    """The second NMI waits for IRET on the new vCPU as well."""
+    rig = Rig()
+    guest = nmi_guest(rig)
+    guest.vcpu.raise_nmi()
+    guest.run(33)
+    assert guest.vcpu.state.nmi_blocked
+    guest.vcpu.raise_nmi()
+    twin = carried_over(rig, guest)
+    assert (twin.vcpu.state.nmi_blocked, twin.vcpu.state.nmi_pending) == (True, True)
+    twin.run(500)
+    state = twin.vcpu.state
+    assert (state.rcx, state.rsp, state.nmi_blocked) == (2, 0x7000, False)
+
+
+def test_an_event_that_found_no_frame_goes_with_the_state():
+    rig = Rig(pool=17 * 4096)
+    guest = rig.guest(real(rsp=0x12000), asm("int 0x40; hlt", 16), blocks=((0, 0x20000),))
+    guest.memory.write(4 * 0x40, (0x9000).to_bytes(4, "little"))
+    guest.memory.write(0x9000, asm("inc cx; hlt", 16, 0x9000))
+    hoard = rig.pool.take_many(rig.pool.free)
+    state = guest.vcpu.state
+    state.ss = Segment(0x1000, 0x10000, 0xFFFF, 0x9300)
+    guest.vcpu.state = state
+    assert guest.run().reason is ExitReason.MEMORY
+    state = guest.vcpu.state
+    assert state.event == Event(0x40, Kind.SOFTWARE, None, CODE)
+    rig.pool.release(hoard)
+    twin = carried_over(rig, guest)
+    final = twin.run_to_halt()
+    assert (final.rcx, final.event, final.rip) == (1, None, 0x9002)
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        ((300, 1, None, 0), OverflowError),
+        ((1, 4, None, 0), ValueError),
+        ((1, 1, "x", 0), TypeError),
+        ((1, 1), TypeError),
+        (5, TypeError),
+    ],
+)
+def test_events_that_are_none(guest, event, error):
+    guest.vcpu.state = real()
+    with pytest.raises(error):
+        guest.vcpu.event = event
+    assert guest.vcpu.event is None
+
+
+def test_an_event_is_set_only_while_it_does_not_run():
+    guest = Rig().guest(real(), asm("out 0x10, al; hlt", 16))
+
+    def set_event():
+        guest.vcpu.event = None
+
+    guest.devices.on_access = set_event
+    with pytest.raises(RuntimeError, match=r"^the vCPU is running$"):
+        guest.run()
+
+
+# ---- INIT and start-up ----
+
+
+def test_init():
+    guest = Rig().guest(long(), asm("hlt"), identity_map(tables()))
+    guest.run_to_halt()
+    state = guest.vcpu.state
+    state.rbx, state.r9, state.cr2, state.dr0, state.dr7 = 1, 2, 3, 4, 0x401
+    state.cr0 |= 1 << 30
+    state.star, state.pat, state.tsc_adjust, state.kernel_gs_base, state.sysenter_eip = 5, 6, 7, 8, 9
+    state.mtrrs.default_type, state.a20 = 0xC06, False
+    state.fpu.mxcsr, state.fpu.xmm[3], state.fpu.fcw = 0x1FA0, 77, 0x27F
+    state.nmi_pending = state.nmi_blocked = state.interrupt_shadow = True
+    state.event = Event(14, Kind.EXCEPTION, 2)
+    guest.vcpu.state = state
+    guest.vcpu.init()
+    after = guest.vcpu.state
+    expected = CpuState(
+        rdx=DEFAULT_MODEL.signature,
+        cr0=0x40000010,
+        star=5,
+        pat=6,
+        tsc_adjust=7,
+        kernel_gs_base=8,
+        sysenter_eip=9,
+        a20=False,
+        fpu=state.fpu,
+        mtrrs=state.mtrrs,
+        idtr=DescriptorTable(0, 0xFFFF),
+    )
+    assert after.differences(expected) == {}
+
+
+def test_after_init_it_runs_from_the_reset_vector():
+    guest = Rig().guest(long(), asm("hlt"), identity_map(tables()))
+    guest.memory.add_rom(0xFFFFF000, bytes(0xFF0) + asm("mov ax, 0x77; hlt", 16).ljust(16, b"\0"))
+    guest.run_to_halt()
+    guest.vcpu.init()
+    assert guest.run_to_halt().rax == 0x77
+
+
+def test_a_start_up_ipi():
+    guest = Rig().guest(long(), asm("hlt"), identity_map(tables()))
+    guest.memory.write(0x9000, asm("mov ax, cs; hlt", 16, 0))
+    guest.vcpu.init()
+    guest.vcpu.halted = True
+    guest.vcpu.sipi(9)
+    state = guest.run_to_halt()
+    assert (state.rax, state.cs.selector, state.cs.base, state.rip) == (0x900, 0x900, 0x9000, 3)
+
+
+@pytest.mark.parametrize("vector", [-1, 256])
+def test_a_start_up_ipi_has_a_byte(guest, vector):
+    with pytest.raises(UsageError) as error:
+        guest.vcpu.sipi(vector)
+    assert str(error.value) == f"start-up IPI: vector {vector:#x} is not a byte"
