@@ -10,7 +10,7 @@ from typing import Self
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.saved import Fields, Number, load_fields, save_fields
 
-__all__ = ["PowerManagementControl", "ShutdownPort"]
+__all__ = ["SLP_EN", "SLP_TYP_MASK", "PowerManagementControl", "ShutdownPort", "is_soft_off"]
 
 SLP_EN = 0x2000
 SLP_TYP_MASK = 0x1C00
@@ -23,6 +23,11 @@ _PM1A = "pm1a-control"
 _SHUTDOWN = "shutdown-port"
 _VERSION = 1
 _SHUTDOWN_FIELDS: Fields = {"matched": Number(len(PASSWORD) - 1)}
+
+
+def is_soft_off(register: int) -> bool:
+    """Whether this value, written to PM1a control, switches the PC off."""
+    return bool(register & SLP_EN) and register & SLP_TYP_MASK == SLP_TYP_S5
 
 
 class PowerManagementControl:
@@ -39,8 +44,7 @@ class PowerManagementControl:
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Switch off, or do nothing."""
-        register = value << 8 * offset
-        if register & SLP_EN and register & SLP_TYP_MASK == SLP_TYP_S5:
+        if is_soft_off(value << 8 * offset):
             self._on_shutdown()
 
     def reset(self) -> None:

@@ -1,0 +1,101 @@
+"""The local APIC's register file: offsets and bits. Source: Intel SDM volume 3, table 10-1 and section 10.5."""
+
+from typing import NamedTuple
+
+from emuvisor.devices.apic.message import (
+    ACTIVE_LOW,
+    DELIVERY_MODE,
+    LEVEL_TRIGGERED,
+    MASKED,
+    VECTOR,
+)
+
+REGISTER_STRIDE = 16
+REGISTER_BYTES = 4
+
+ID = 0x020
+VERSION = 0x030
+TASK_PRIORITY = 0x080
+ARBITRATION_PRIORITY = 0x090
+PROCESSOR_PRIORITY = 0x0A0
+END_OF_INTERRUPT = 0x0B0
+REMOTE_READ = 0x0C0
+LOGICAL_DESTINATION = 0x0D0
+DESTINATION_FORMAT = 0x0E0
+SPURIOUS_VECTOR = 0x0F0
+IN_SERVICE = 0x100
+TRIGGER_MODE = 0x180
+INTERRUPT_REQUEST = 0x200
+ERROR_STATUS = 0x280
+INTERRUPT_COMMAND_LOW = 0x300
+INTERRUPT_COMMAND_HIGH = 0x310
+LVT_TIMER = 0x320
+LVT_THERMAL = 0x330
+LVT_PERFORMANCE = 0x340
+LVT_LINT0 = 0x350
+LVT_LINT1 = 0x360
+LVT_ERROR = 0x370
+INITIAL_COUNT = 0x380
+CURRENT_COUNT = 0x390
+DIVIDE_CONFIGURATION = 0x3E0
+
+VECTOR_WORDS = 8
+"""ISR, TMR and IRR are 256 bits each, in eight registers."""
+
+ID_SHIFT = 24
+"""Where the ID, the logical ID and the ICR's destination stand in their registers."""
+VERSION_VALUE = 0x00050014
+"""An APIC inside the processor, version 14h, with six local vector table entries (the highest is 5)."""
+
+PRIORITY_CLASS = 0xF0
+PRIORITY_SUBCLASS = 0x0F
+
+DFR_MODEL = 0xF0000000
+DFR_FLAT = 0xFFFFFFFF
+"""Model 1111b; the other bits are all ones. Model 0000b is the cluster model."""
+CLUSTER = 0xF0
+CLUSTER_MEMBERS = 0x0F
+
+SVR_VECTOR = 0x0FF
+SVR_ENABLE = 0x100
+SVR_WRITABLE = 0x3FF
+SVR_AT_RESET = 0x0FF
+
+ESR_SEND_ILLEGAL_VECTOR = 0x20
+ESR_RECEIVE_ILLEGAL_VECTOR = 0x40
+ESR_ILLEGAL_REGISTER = 0x80
+ESR_BITS = ESR_SEND_ILLEGAL_VECTOR | ESR_RECEIVE_ILLEGAL_VECTOR | ESR_ILLEGAL_REGISTER
+
+ICR_LOW_WRITABLE = 0x000CCFFF
+ICR_SHORTHAND = 0x000C0000
+ICR_TO_SELF = 0x00040000
+ICR_TO_ALL = 0x00080000
+ICR_TO_OTHERS = 0x000C0000
+ICR_HIGH_WRITABLE = 0xFF000000
+
+TIMER_PERIODIC = 0x00020000
+DIVIDE_WRITABLE = 0x0000000B
+
+
+class LvtRegister(NamedTuple):
+    """One entry of the local vector table: the attribute of the APIC that holds it, and its writable bits."""
+
+    attribute: str
+    writable: int
+
+
+_LINT_BITS = VECTOR | DELIVERY_MODE | ACTIVE_LOW | LEVEL_TRIGGERED | MASKED
+
+LVT = {
+    LVT_TIMER: LvtRegister("lvt_timer", VECTOR | MASKED | TIMER_PERIODIC),
+    LVT_THERMAL: LvtRegister("lvt_thermal", VECTOR | DELIVERY_MODE | MASKED),
+    LVT_PERFORMANCE: LvtRegister("lvt_performance", VECTOR | DELIVERY_MODE | MASKED),
+    LVT_LINT0: LvtRegister("lvt_lint0", _LINT_BITS),
+    LVT_LINT1: LvtRegister("lvt_lint1", _LINT_BITS),
+    LVT_ERROR: LvtRegister("lvt_error", VECTOR | MASKED),
+}
+
+# IA32_APIC_BASE (SDM 10.4.4)
+BASE_BOOTSTRAP = 0x100
+BASE_ENABLE = 0x800
+BASE_ADDRESS = 0xFEE00000
