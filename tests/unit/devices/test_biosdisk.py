@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emuvisor.devices import biosdisk
-from emuvisor.devices.biosdisk import MAX_SECTORS, PORT_COUNT, BiosDisk
-from emuvisor.devices.blockdevice import SECTOR_SIZE
+from emuvisor.devices.storage import biosdisk
+from emuvisor.devices.storage.biosdisk import MAX_SECTORS, PORT_COUNT, BiosDisk
+from emuvisor.devices.storage.blockdevice import SECTOR_SIZE
 from emuvisor.errors import GuestAddressError, SnapshotError
 
 MEMORY_SIZE = 256 * 1024

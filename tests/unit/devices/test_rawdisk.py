@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emuvisor.devices.rawdisk import RawDisk
+from emuvisor.devices.storage.rawdisk import RawDisk
 from emuvisor.errors import ImageError
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Protocol, Self
 
 from emuvisor.bus.device import SavedState, check_saved
-from emuvisor.devices.blockdevice import SECTOR_SIZE, BlockDevice
+from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice
 from emuvisor.errors import GuestAddressError
 
 __all__ = ["MAX_SECTORS", "PORT_COUNT", "BiosDisk", "GuestMemory"]

@@ -1,0 +1,453 @@
+"""An ATA hard disk on a block device: ATA/ATAPI-6 (T13/1410D), sections 8 (commands) and 9 (protocols)."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from struct import iter_unpack
+
+from emuvisor.bus.device import SavedState
+from emuvisor.bus.saved import Data, Fields, Flag, Number
+from emuvisor.devices.storage.blockdevice import (
+    SECTOR_SIZE,
+    BlockDevice,
+    DiscardingDevice,
+    sectors_that_work,
+)
+from emuvisor.devices.storage.ide import registers as r
+from emuvisor.devices.storage.ide.drive import DRIVE_FIELDS, Drive
+from emuvisor.devices.storage.ide.geometry import Geometry, default_geometry, translated
+from emuvisor.devices.storage.ide.identify import (
+    MAX_LBA28,
+    MAX_MULTIPLE,
+    MAX_TRIM_BLOCKS,
+    DiskIdentity,
+    identify_disk,
+)
+from emuvisor.devices.storage.ide.registers import Phase
+
+__all__ = ["AtaDisk"]
+
+EXTENDED = {
+    r.READ_SECTORS_EXT,
+    r.READ_DMA_EXT,
+    r.READ_NATIVE_MAX_EXT,
+    r.READ_MULTIPLE_EXT,
+    r.WRITE_SECTORS_EXT,
+    r.WRITE_DMA_EXT,
+    r.WRITE_MULTIPLE_EXT,
+    r.READ_VERIFY_EXT,
+}
+"""Commands of the 48-bit Address feature set."""
+
+VERIFY_CHUNK = 2048
+"""Sectors that READ VERIFY reads at a time."""
+
+TRIM_FEATURE = 0x01
+TRIM_RANGE = "<Q"
+"""First sector in bits 47-0, count in bits 63-48 (ATA8-ACS-2, DATA SET MANAGEMENT)."""
+TRIM_COUNT_SHIFT = 48
+
+_FIELDS: Fields = {
+    **DRIVE_FIELDS,
+    "gathered": Data(MAX_TRIM_BLOCKS * SECTOR_SIZE),
+    "multiple": Number(MAX_MULTIPLE),
+    "current_heads": Number(16, minimum=1),
+    "current_sectors": Number(255, minimum=1),
+    "write_cache": Flag(),
+    "look_ahead": Flag(),
+}
+
+
+class AtaDisk(Drive):
+    """`disk` as a hard disk; `serial` tells it from others. Raises UsageError for a serial number too long."""
+
+    kind = "ata-disk"
+    fields = _FIELDS
+
+    def __init__(self, *, disk: BlockDevice, serial: str = "EMUVISOR") -> None:
+        self.disk = disk
+        self._trims = disk if isinstance(disk, DiscardingDevice) and not disk.read_only else None
+        self._geometry = default_geometry(disk.sectors)
+        self.current_heads = self._geometry.heads
+        self.current_sectors = self._geometry.sectors
+        self.multiple = 0
+        """Sectors in a block of READ and WRITE MULTIPLE; 0 while the host has not set it."""
+        self.write_cache = True
+        self.look_ahead = True
+        self.gathered = bytearray()
+        """What DMA brought that is not yet a whole sector."""
+        super().__init__(serial)
+        self.commands = self._command_table()
+
+    def _command_table(self) -> dict[int, Callable[[], None]]:
+        return {
+            r.DATA_SET_MANAGEMENT: self._data_set_management,
+            **dict.fromkeys(range(r.RECALIBRATE, r.RECALIBRATE + 16), self.finish),
+            r.READ_SECTORS: self._read_sectors,
+            r.READ_SECTORS_NO_RETRY: self._read_sectors,
+            r.READ_SECTORS_EXT: self._read_sectors,
+            r.READ_DMA: self._read_dma,
+            r.READ_DMA_NO_RETRY: self._read_dma,
+            r.READ_DMA_EXT: self._read_dma,
+            r.READ_MULTIPLE: self._read_multiple,
+            r.READ_MULTIPLE_EXT: self._read_multiple,
+            r.READ_NATIVE_MAX: self._read_native_max,
+            r.READ_NATIVE_MAX_EXT: self._read_native_max,
+            r.WRITE_SECTORS: self._write_sectors,
+            r.WRITE_SECTORS_NO_RETRY: self._write_sectors,
+            r.WRITE_SECTORS_EXT: self._write_sectors,
+            r.WRITE_DMA: self._write_dma,
+            r.WRITE_DMA_NO_RETRY: self._write_dma,
+            r.WRITE_DMA_EXT: self._write_dma,
+            r.WRITE_MULTIPLE: self._write_multiple,
+            r.WRITE_MULTIPLE_EXT: self._write_multiple,
+            r.READ_VERIFY: self._read_verify,
+            r.READ_VERIFY_NO_RETRY: self._read_verify,
+            r.READ_VERIFY_EXT: self._read_verify,
+            **dict.fromkeys(range(r.SEEK, r.SEEK + 16), self._seek),
+            r.INITIALIZE_DEVICE_PARAMETERS: self._initialize_device_parameters,
+            r.SET_MULTIPLE_MODE: self._set_multiple_mode,
+            r.STANDBY_IMMEDIATE: self.enter_standby,
+            r.STANDBY: self.enter_standby,
+            r.SLEEP: self.enter_standby,
+            r.IDLE_IMMEDIATE: self.leave_standby,
+            r.IDLE: self.leave_standby,
+            r.CHECK_POWER_MODE: self.check_power_mode,
+            r.FLUSH_CACHE: self._flush_cache,
+            r.FLUSH_CACHE_EXT: self._flush_cache,
+            r.IDENTIFY_DEVICE: self._identify,
+            r.SET_FEATURES: self._set_features,
+        }
+
+    def revert(self) -> None:
+        """Settings as after power-on."""
+        super().revert()
+        self.multiple = 0
+        self.current_heads = self._geometry.heads
+        self.current_sectors = self._geometry.sectors
+        self.write_cache = True
+        self.look_ahead = True
+
+    def stop(self) -> None:
+        """No data moves any more."""
+        super().stop()
+        self.gathered.clear()
+
+    # ---- addresses ----
+
+    @property
+    def _current(self) -> Geometry:
+        """The translation that CHS addresses go through now."""
+        return translated(self.disk.sectors, self.current_heads, self.current_sectors)
+
+    def _address(self) -> int | None:
+        """The LBA in the registers; None for a CHS address that does not exist."""
+        low, mid, high = self.lba_low, self.lba_mid, self.lba_high
+        if self.command in EXTENDED:
+            older = (high >> 8) << 16 | (mid >> 8) << 8 | low >> 8
+            return older << 24 | (high & 0xFF) << 16 | (mid & 0xFF) << 8 | low & 0xFF
+        cylinder = (high & 0xFF) << 8 | mid & 0xFF
+        head = self.device_head & r.HEAD_MASK
+        if self.device_head & r.LBA:
+            return head << 24 | cylinder << 8 | low & 0xFF
+        return self._current.to_lba(cylinder, head, low & 0xFF)
+
+    def _show_address(self, lba: int) -> None:
+        """Put `lba` into the registers, in the form that the command uses."""
+        if self.command in EXTENDED:
+            self.lba_low = (lba >> 24 & 0xFF) << 8 | lba & 0xFF
+            self.lba_mid = (lba >> 32 & 0xFF) << 8 | lba >> 8 & 0xFF
+            self.lba_high = (lba >> 40 & 0xFF) << 8 | lba >> 16 & 0xFF
+            return
+        if self.device_head & r.LBA:
+            cylinder, head, self.lba_low = lba >> 8 & 0xFFFF, lba >> 24, lba & 0xFF
+        else:
+            cylinder, head, self.lba_low = self._current.from_lba(lba)
+        self.lba_mid, self.lba_high = cylinder & 0xFF, cylinder >> 8 & 0xFF
+        self.device_head = self.device_head & ~r.HEAD_MASK | head & r.HEAD_MASK
+
+    def _range(self) -> bool:
+        """Note in `position` and `end` what the registers address; False when the command has failed for it."""
+        count = (self.count or 0x10000) if self.command in EXTENDED else (self.count & 0xFF or 0x100)
+        lba = self._address()
+        if lba is None:
+            self.fail(r.IDNF)
+        elif lba + count > self.disk.sectors:
+            self._fail_at(max(lba, self.disk.sectors), r.IDNF)
+        else:
+            self.standby = False
+            self.position, self.end = lba * SECTOR_SIZE, (lba + count) * SECTOR_SIZE
+        return self.position < self.end
+
+    def _fail_at(self, lba: int, error: int) -> None:
+        """End the command with an error of sector `lba`."""
+        self._show_address(lba)
+        self.fail(error)
+
+    # ---- the medium ----
+
+    def _read(self, lba: int, count: int, *, whole: bool) -> bytes:
+        """Sectors from the disk; nothing when the command has failed.
+
+        Unless `whole` is wanted, the sectors before a bad one are delivered first.
+        """
+        try:
+            return self.disk.read(lba, count)
+        except OSError:
+            self.host_errors += 1
+        good = sectors_that_work(lambda n: self.disk.read(lba, n), count)
+        if good and not whole:
+            return self.disk.read(lba, good)
+        self._fail_at(lba + good, r.UNC)
+        return b""
+
+    def _write(self, data: bytes) -> bool:
+        """Store whole sectors at `position`, and step on; False when the command has failed."""
+        lba = self.position // SECTOR_SIZE
+        if self.disk.read_only:
+            self.abort()
+            return False
+        if not self._inside(lba, len(data) // SECTOR_SIZE):
+            return False
+        try:
+            self.disk.write(lba, data)
+            self.position += len(data)
+            if not self.write_cache:
+                self.disk.flush()
+        except OSError:
+            self.host_errors += 1
+            good = sectors_that_work(
+                lambda n: self.disk.write(lba, data[: n * SECTOR_SIZE]), len(data) // SECTOR_SIZE
+            )
+            self._fail_at(lba + good, r.ABRT)
+            return False
+        return True
+
+    def _inside(self, lba: int, count: int) -> bool:
+        """Whether the sectors exist. `_range` has seen to it; a saved state may say something else."""
+        if lba + count <= self.disk.sectors:
+            return True
+        self._fail_at(max(lba, self.disk.sectors), r.IDNF)
+        return False
+
+    # ---- PIO ----
+
+    def _block_sectors(self) -> int:
+        """How many sectors the next block of a PIO transfer has."""
+        multiple = self.command in (
+            r.READ_MULTIPLE,
+            r.READ_MULTIPLE_EXT,
+            r.WRITE_MULTIPLE,
+            r.WRITE_MULTIPLE_EXT,
+        )
+        left = (self.end - self.position) // SECTOR_SIZE
+        return max(1, min(self.multiple, left) if multiple else 1)
+
+    def _offer_next(self) -> None:
+        lba, count = self.position // SECTOR_SIZE, self._block_sectors()
+        data = self._read(lba, count, whole=True) if self._inside(lba, count) else b""
+        if data:
+            self.position += len(data)
+            self.offer(data)
+            self._raise_interrupt()
+
+    def block_read(self) -> None:
+        """The host has read a block of sectors, or the identification."""
+        if self.position < self.end:
+            self._offer_next()
+        else:
+            self.stop()
+            self.status = self.ready
+
+    def block_written(self, data: bytes) -> None:
+        """The host has written a block of sectors."""
+        if not self._write(data[: len(data) // SECTOR_SIZE * SECTOR_SIZE]):
+            return
+        if self.position < self.end:
+            self.demand(self._block_sectors() * SECTOR_SIZE)
+            self._raise_interrupt()
+        else:
+            self.finish()
+
+    def _read_sectors(self) -> None:
+        if self._range():
+            self._offer_next()
+
+    def _read_multiple(self) -> None:
+        if self.multiple:
+            self._read_sectors()
+        else:
+            self.abort()
+
+    def _write_sectors(self) -> None:
+        if self.disk.read_only:
+            self.abort()
+        elif self._range():
+            self.demand(self._block_sectors() * SECTOR_SIZE)
+
+    def _write_multiple(self) -> None:
+        if self.multiple:
+            self._write_sectors()
+        else:
+            self.abort()
+
+    # ---- DMA ----
+
+    def _read_dma(self) -> None:
+        if self._range():
+            self.start_dma(Phase.DMA_IN)
+
+    def _write_dma(self) -> None:
+        if self.disk.read_only:
+            self.abort()
+        elif self._range():
+            self.start_dma(Phase.DMA_OUT)
+
+    def dma_left(self) -> int:
+        """Bytes still to move."""
+        return max(0, self.end - self.position - len(self.gathered))
+
+    def dma_peek(self, length: int) -> bytes:
+        """The next bytes of the disk, at most `length`; none when the command has failed."""
+        lba, skip = divmod(self.position, SECTOR_SIZE)
+        count = -(-(skip + min(length, self.dma_left())) // SECTOR_SIZE)
+        if not self._inside(lba, count):
+            return b""
+        data = self._read(lba, count, whole=False)
+        return data if not skip and len(data) <= length else data[skip : skip + length]
+
+    def dma_advance(self, length: int) -> None:
+        """The host's memory has the next `length` bytes."""
+        self.position += length
+        if self.position >= self.end:
+            self.finish()
+
+    def dma_accept(self, data: bytes) -> None:
+        """Take the next bytes from the host's memory."""
+        if self.command == r.DATA_SET_MANAGEMENT:
+            self.gathered += data
+            if self.dma_left() == 0:
+                self._trim(bytes(self.gathered))
+            return
+        data = bytes(self.gathered) + data if self.gathered else data
+        whole = len(data) // SECTOR_SIZE * SECTOR_SIZE
+        self.gathered[:] = data[whole:]
+        if whole and self._write(data[:whole]) and self.position >= self.end:
+            self.finish()
+
+    # ---- commands without sectors ----
+
+    def _identify(self) -> None:
+        identity = DiskIdentity(
+            serial=self.serial,
+            sectors=self.disk.sectors,
+            geometry=self._geometry,
+            current=self._current,
+            multiple=self.multiple,
+            transfer_mode=self.transfer_mode,
+            write_cache=self.write_cache,
+            look_ahead=self.look_ahead,
+            trim=self._trims is not None,
+            number=self.number,
+            has_peer=self.has_peer,
+        )
+        self.offer(identify_disk(identity))
+        self._raise_interrupt()
+
+    def _read_verify(self) -> None:
+        if not self._range():
+            return
+        lba, end = self.position // SECTOR_SIZE, self.end // SECTOR_SIZE
+        while lba < end:
+            count = min(VERIFY_CHUNK, end - lba)
+            if not self._read(lba, count, whole=True):
+                return
+            lba += count
+        self.finish()
+
+    def _seek(self) -> None:
+        lba = self._address()
+        if lba is None or lba >= self.disk.sectors:
+            self.fail(r.IDNF)
+        else:
+            self.finish()
+
+    def _initialize_device_parameters(self) -> None:
+        sectors = self.count & 0xFF
+        if not sectors:
+            self.abort()
+            return
+        self.current_sectors = sectors
+        self.current_heads = (self.device_head & r.HEAD_MASK) + 1
+        self.finish()
+
+    def _set_multiple_mode(self) -> None:
+        count = self.count & 0xFF
+        if count > MAX_MULTIPLE or count & (count - 1):
+            self.abort()
+            return
+        self.multiple = count
+        self.finish()
+
+    def _read_native_max(self) -> None:
+        if self.command == r.READ_NATIVE_MAX:
+            self.device_head |= r.LBA
+            self._show_address(min(self.disk.sectors, MAX_LBA28) - 1)
+        else:
+            self._show_address(self.disk.sectors - 1)
+        self.finish()
+
+    def _flush_cache(self) -> None:
+        try:
+            self.disk.flush()
+        except OSError:
+            self.host_errors += 1
+            self.abort()
+        else:
+            self.finish()
+
+    def _set_features(self) -> None:
+        feature = self.features & 0xFF
+        if feature == r.SET_TRANSFER_MODE:
+            self.set_transfer_mode()
+        elif feature in (r.ENABLE_WRITE_CACHE, r.DISABLE_WRITE_CACHE):
+            self.write_cache = feature == r.ENABLE_WRITE_CACHE
+            self._flush_cache()
+        elif feature in (r.ENABLE_READ_LOOK_AHEAD, r.DISABLE_READ_LOOK_AHEAD):
+            self.look_ahead = feature == r.ENABLE_READ_LOOK_AHEAD
+            self.finish()
+        elif feature in (r.ENABLE_REVERTING, r.DISABLE_REVERTING):
+            self.keep_settings = feature == r.DISABLE_REVERTING
+            self.finish()
+        else:
+            self.abort()
+
+    # ---- TRIM ----
+
+    def _data_set_management(self) -> None:
+        if self._trims is None or self.features != TRIM_FEATURE or not 0 < self.count <= MAX_TRIM_BLOCKS:
+            self.abort()
+            return
+        self.end = self.count * SECTOR_SIZE
+        self.start_dma(Phase.DMA_OUT)
+
+    def _trim(self, ranges: bytes) -> None:
+        """Discard what `ranges` lists. All of it must exist; what the host cannot give back stays as it is."""
+        wanted = [
+            (entry & (1 << TRIM_COUNT_SHIFT) - 1, entry >> TRIM_COUNT_SHIFT)
+            for (entry,) in iter_unpack(TRIM_RANGE, ranges[: len(ranges) // 8 * 8])
+            if entry >> TRIM_COUNT_SHIFT
+        ]
+        if self._trims is None or any(lba + count > self.disk.sectors for lba, count in wanted):
+            self.abort()
+            return
+        with suppress(OSError):
+            for lba, count in wanted:
+                self._trims.discard(lba, count)
+        self.finish()
+
+    @classmethod
+    def restore(cls, state: SavedState, *, disk: BlockDevice, serial: str = "EMUVISOR") -> "AtaDisk":
+        """The drive as it was saved, on `disk`. Raises SnapshotError."""
+        drive = cls(disk=disk, serial=serial)
+        drive.load(state)
+        return drive

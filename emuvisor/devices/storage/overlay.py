@@ -1,0 +1,264 @@
+"""A disk that is a read-only base plus the clusters that were written since, kept in a sparse file of their own."""
+
+import errno
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice
+from emuvisor.devices.storage.imagefile import ImageFile
+from emuvisor.devices.storage.overlay_format import (
+    BITMAP_SECTOR,
+    BITS_PER_SECTOR,
+    CLUSTER_SIZE,
+    HEADER_SIZE,
+    Layout,
+    decode_bitmap,
+    encode_bitmap_sector,
+    identity_of,
+)
+from emuvisor.errors import ImageError
+
+__all__ = ["OverlayDisk", "TemporaryOverlay"]
+
+
+class CopyOnWriteDisk:
+    """`base` with the clusters marked in `present` taken from `store` instead, where cluster 0 lies at `data_offset`.
+
+    The base is never written. The disk owns `base` and `store`, and closes them.
+    """
+
+    read_only = False
+
+    def __init__(
+        self, base: BlockDevice, store: ImageFile, present: bytearray, cluster_size: int, data_offset: int
+    ) -> None:
+        self._base = base
+        self._store = store
+        self._present = present
+        self._cluster_size = cluster_size
+        self._data_offset = data_offset
+
+    @property
+    def name(self) -> str:
+        """The overlay file's path, or the base's name for a temporary overlay."""
+        return str(self._store.path)
+
+    @property
+    def sectors(self) -> int:
+        """Capacity in sectors, the base's."""
+        return self._base.sectors
+
+    @property
+    def clusters_present(self) -> int:
+        """How many clusters no longer come from the base."""
+        return self._present.count(1)
+
+    @property
+    def cluster_size(self) -> int:
+        """Bytes that the first write to a place copies."""
+        return self._cluster_size
+
+    def _runs(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """Byte ranges (start, end, present) that together are `start` to `end`, as long as they can be."""
+        while start < end:
+            cluster = start // self._cluster_size
+            present = self._present[cluster]
+            change = self._present.find(1 - present, cluster, -(-end // self._cluster_size))
+            stop = end if change < 0 else min(end, change * self._cluster_size)
+            yield start, stop, bool(present)
+            start = stop
+
+    def _from_base(self, start: int, end: int) -> bytes:
+        return self._base.read(start // SECTOR_SIZE, (end - start) // SECTOR_SIZE)
+
+    def read(self, lba: int, count: int) -> bytes:
+        """`count` sectors from sector `lba`. Raises OSError."""
+        parts = [
+            self._store.read(self._data_offset + start, end - start)
+            if present
+            else self._from_base(start, end)
+            for start, end, present in self._runs(lba * SECTOR_SIZE, (lba + count) * SECTOR_SIZE)
+        ]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write(self, lba: int, data: bytes) -> None:
+        """Store `data`, whole sectors, from sector `lba` on. Raises OSError; the sectors then keep what they had, or
+        have what was written."""
+        first = lba * SECTOR_SIZE
+        for start, end, present in self._runs(first, first + len(data)):
+            piece = data[start - first : end - first]
+            if present:
+                self._store.write(self._data_offset + start, piece)
+            else:
+                self._copy(start, piece, end)
+
+    def _copy(self, start: int, piece: bytes, end: int) -> None:
+        """Write whole clusters: `piece`, and around it what the base has."""
+        size = self._cluster_size
+        first, last = start // size, -(-end // size)
+        whole_start, whole_end = first * size, min(last * size, self.sectors * SECTOR_SIZE)
+        whole = self._from_base(whole_start, start) + piece + self._from_base(end, whole_end)
+        self._store.write(self._data_offset + whole_start, whole)
+        self._mark(first, last)
+
+    def _mark(self, first: int, last: int) -> None:
+        """Clusters `first` up to `last` come from the store from now on."""
+        self._present[first:last] = b"\1" * (last - first)
+
+    def discard(self, lba: int, count: int) -> None:
+        """Make the whole clusters among the sectors zeros that take no space. Raises OSError."""
+        size, end = self._cluster_size, (lba + count) * SECTOR_SIZE
+        first = -(-lba * SECTOR_SIZE // size)
+        last = len(self._present) if lba + count == self.sectors else end // size
+        if first < last:
+            self._store.discard(self._data_offset + first * size, (last - first) * size)
+            self._mark(first, last)
+
+    def flush(self) -> None:
+        """Nothing lasts longer than the file is open."""
+
+    def close(self) -> None:
+        """Close overlay and base; more than once is allowed."""
+        self._store.close()
+        self._base.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class TemporaryOverlay(CopyOnWriteDisk):
+    """`base` as a disk whose changes vanish when it is closed, or when this process ends in whatever way.
+
+    They go to a nameless sparse file in `directory` (None: the host's directory for temporary files). Raises ImageError
+    when it cannot be made.
+    """
+
+    def __init__(self, base: BlockDevice, directory: str | os.PathLike[str] | None = None) -> None:
+        place = Path(directory or tempfile.gettempdir())
+        try:
+            fd, path = tempfile.mkstemp(prefix="emuvisor-overlay-", dir=place)
+        except OSError as error:
+            raise ImageError(f"{place}: cannot make a temporary overlay: {error.strerror}") from error
+        os.close(fd)
+        store = ImageFile(path, read_only=False, kind="temporary overlay")
+        store.path.unlink()
+        clusters = -(-base.sectors * SECTOR_SIZE // CLUSTER_SIZE)
+        os.ftruncate(store.fd, clusters * CLUSTER_SIZE)
+        super().__init__(base, store, bytearray(clusters), CLUSTER_SIZE, 0)
+
+    @property
+    def name(self) -> str:
+        """The base's name."""
+        return self._base.name
+
+
+class OverlayDisk(CopyOnWriteDisk):
+    """`base` with the changes in the overlay file at `path`, which `OverlayDisk.create` made for it.
+
+    What was written is in the file for good after `flush` or `close`: clusters are on stable storage before the bitmap
+    says that they are there, so a host that stops at any moment leaves an overlay that opens and has all that was
+    flushed. Raises ImageError for a file that is not an overlay, is damaged or cut short, belongs to another
+    base, or is in use.
+    """
+
+    def __init__(self, base: BlockDevice, path: str | os.PathLike[str]) -> None:
+        store = ImageFile(path, read_only=False, kind="overlay")
+        try:
+            layout, present = _open(base, store)
+        except OSError as error:
+            store.close()
+            raise ImageError(f"{path}: cannot read the overlay: {error.strerror}") from error
+        except ImageError:
+            store.close()
+            raise
+        self._dirty: set[int] = set()
+        """Bitmap sectors that differ from the file's."""
+        super().__init__(base, store, present, layout.cluster_size, layout.data_offset)
+
+    @classmethod
+    def create(
+        cls, base: BlockDevice, path: str | os.PathLike[str], cluster_size: int = CLUSTER_SIZE
+    ) -> Self:
+        """Make an overlay file without changes for `base` and open it. Raises ImageError, also when `path` exists."""
+        path = Path(path)
+        try:
+            layout = Layout(cluster_size, base.sectors * SECTOR_SIZE, identity_of(base))
+            layout.check(str(path))
+            with path.open("xb") as file:
+                try:
+                    _write_empty(layout, file)
+                except OSError:
+                    path.unlink()
+                    raise
+        except OSError as error:
+            raise ImageError(f"{path}: cannot make the overlay: {error.strerror}") from error
+        return cls(base, path)
+
+    def _mark(self, first: int, last: int) -> None:
+        super()._mark(first, last)
+        self._dirty.update(range(first // BITS_PER_SECTOR, (last - 1) // BITS_PER_SECTOR + 1))
+
+    def flush(self) -> None:
+        """Return when everything written is in the overlay file on stable storage. Raises OSError."""
+        self._store.flush()
+        if self._dirty:
+            for number in self._dirty:
+                self._store.write(
+                    HEADER_SIZE + number * BITMAP_SECTOR, encode_bitmap_sector(self._present, number)
+                )
+            self._store.flush()
+            self._dirty.clear()
+
+    def close(self) -> None:
+        """Flush and close overlay and base; more than once is allowed. Raises OSError when the flush fails."""
+        try:
+            if self._dirty:
+                self.flush()
+        finally:
+            self._dirty.clear()
+            super().close()
+
+
+def _write_empty(layout: Layout, file: BinaryIO) -> None:
+    """Fill a new overlay file. Raises OSError."""
+    file.write(layout.encode())
+    nothing = bytearray(layout.clusters)
+    for number in range(layout.bitmap_sectors):
+        file.write(encode_bitmap_sector(nothing, number))
+    file.truncate(layout.file_size)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _open(base: BlockDevice, store: ImageFile) -> tuple[Layout, bytearray]:
+    """The layout of an overlay file, and which clusters it has. Raises ImageError, OSError."""
+    name = str(store.path)
+    try:
+        fcntl.flock(store.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno != errno.EWOULDBLOCK:
+            raise
+        raise ImageError(f"{name}: the overlay is in use by another guest") from error
+    layout = Layout.decode(store.read(0, min(HEADER_SIZE, store.size)), name)
+    if layout.base_size != base.sectors * SECTOR_SIZE:
+        raise ImageError(
+            f"{name}: the overlay is of a disk with {layout.base_size} bytes; "
+            f"{base.name} has {base.sectors * SECTOR_SIZE}"
+        )
+    if store.size != layout.file_size:
+        raise ImageError(
+            f"{name}: the overlay has {store.size} bytes instead of {layout.file_size}; it was cut short or extended"
+        )
+    if layout.identity != identity_of(base):
+        raise ImageError(
+            f"{name}: the overlay is of another base, or {base.name} was changed after it was made"
+        )
+    bitmap = store.read(HEADER_SIZE, layout.bitmap_sectors * BITMAP_SECTOR)
+    return layout, decode_bitmap(bitmap, layout.clusters, name)
