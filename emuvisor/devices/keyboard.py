@@ -11,16 +11,19 @@ from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Flag, Number, load_fields, save_fields
-from emuvisor.devices.keymap import keys_of, scan_codes, to_set_1
+from emuvisor.devices.keymap import key_called, keys_of, scan_codes, to_set_1
 from emuvisor.errors import SnapshotError, UsageError
 from emuvisor.units import KIB
 
 __all__ = ["Keyboard"]
 
 FIFO_SIZE = 16
-"""Bytes of scan codes that the keyboard holds; one more says that some were lost."""
-TEXT_SIZE = 4 * KIB
-"""Characters of typed text that wait for room in the FIFO."""
+"""Bytes of scan codes that the keyboard holds."""
+MAX_WAITING = 8 * KIB
+"""Key events that wait for room in the FIFO; one more is lost, and the guest is told."""
+LONGEST_NAME = 14
+RELEASE_MARK = "-"
+"""Stands before the name of a key that is released, where events are saved as text."""
 MAX_REPLIES = 4
 
 # Commands to the keyboard.
@@ -61,7 +64,7 @@ _FIELDS: Fields = {
     "last_sent": Number(0xFF),
     "replies": Data(MAX_REPLIES),
     "fifo": Data(FIFO_SIZE + 1),
-    "text": Data(TEXT_SIZE),
+    "waiting": Data(MAX_WAITING * (LONGEST_NAME + 2)),
 }
 
 
@@ -72,7 +75,8 @@ def _nobody() -> None:
 class Keyboard:
     """A keyboard on the wire to its controller, which calls `send` and `take`.
 
-    Hosts use `press` and `type_text`, while the guest does not run.
+    Hosts use `press`, `release`, `send_keys` and `type_text`, while the guest does not run. Keys go into the
+    keyboard's FIFO as the guest takes them, in the order in which they came.
     """
 
     name = _DEVICE
@@ -85,7 +89,8 @@ class Keyboard:
         """The command whose argument is the next byte."""
         self.replies: deque[int] = deque()
         self.fifo: deque[int] = deque()
-        self.text: deque[int] = deque()
+        self._events: deque[tuple[str, bool]] = deque()
+        """Keys that go down or up when the FIFO has room."""
         self._set_defaults()
 
     def connect(self, on_data: Callable[[], None]) -> None:
@@ -93,37 +98,51 @@ class Keyboard:
         self._on_data = on_data
 
     def reset(self) -> None:
-        """As after power-on; typed text that waits is dropped."""
+        """As after power-on; keys that wait are dropped."""
         self._set_defaults()
         self.leds = 0
         self.last_sent = 0
         self.expecting = None
         self.replies.clear()
-        self.text.clear()
+        self._events.clear()
 
     def press(self, key: str, down: bool = True) -> None:
-        """Press or release `key`, a W3C name such as "KeyA". Where the FIFO is full it says so to the guest.
+        """Press or release `key`, a short name such as "ret" or a W3C name such as "Enter".
 
-        Raises UsageError for an unknown key.
+        A keyboard that the guest has disabled drops it. Raises UsageError for an unknown key.
         """
-        codes = self._encode(key, down)
-        if not self.enabled:
-            return
-        if len(self.fifo) + len(codes) <= FIFO_SIZE:
-            self.fifo.extend(codes)
-        elif len(self.fifo) <= FIFO_SIZE and (not self.fifo or self.fifo[-1] != OVERRUN[self.scan_set]):
-            self.fifo.append(OVERRUN[self.scan_set])
-        self._on_data()
+        event = key_called(key), down
+        if self.enabled or self._events:  # behind text that waits, keys wait too
+            self._put(event)
+
+    def release(self, key: str) -> None:
+        """Release `key`. Raises UsageError for an unknown key."""
+        self.press(key, down=False)
+
+    def send_keys(self, chord: str) -> None:
+        """Press the keys of `chord`, such as "ctrl-alt-delete", one after the other, and release them.
+
+        Raises UsageError, before any is pressed, for an unknown key.
+        """
+        keys = [key_called(name) for name in chord.split("-")]
+        for key in keys:
+            self.press(key)
+        for key in reversed(keys):
+            self.release(key)
 
     def type_text(self, text: str) -> int:
-        """Type `text` as the guest takes it; returns how many characters were taken, all unless 4,096 wait.
+        """Type `text` as the guest takes it; returns how many characters were taken, all unless thousands wait.
 
-        Raises UsageError, before anything is typed, for a character that the US layout does not have.
+        Text waits also while the guest has the keyboard disabled. Raises UsageError, before anything is typed,
+        for a character that the US layout does not have.
         """
-        for character in text:
-            keys_of(character)
-        taken = min(len(text), TEXT_SIZE - len(self.text))
-        self.text.extend(text[:taken].encode("ascii"))
+        characters = [keys_of(character) for character in text]
+        taken = 0
+        for events in characters:
+            if len(self._events) + len(events) > MAX_WAITING:
+                break
+            self._events.extend(events)
+            taken += 1
         self._type()
         self._on_data()
         return taken
@@ -159,12 +178,22 @@ class Keyboard:
         """The keyboard as it was saved, for its controller to connect to. Raises SnapshotError."""
         keyboard = cls()
         load_fields(keyboard, state, _DEVICE, _VERSION, _FIELDS)
-        for character in map(chr, keyboard.text):
-            try:
-                keys_of(character)
-            except UsageError as error:
-                raise SnapshotError(f"{_DEVICE}: saved field 'text': {error}") from error
         return keyboard
+
+    @property
+    def waiting(self) -> bytes:
+        """The events that wait, as key names in ASCII, those that go up marked; setting it replaces them."""
+        return " ".join(key if down else RELEASE_MARK + key for key, down in self._events).encode("ascii")
+
+    @waiting.setter
+    def waiting(self, names: bytes) -> None:
+        self._events.clear()
+        for word in names.decode("ascii", errors="replace").split():
+            key = word.removeprefix(RELEASE_MARK)
+            try:
+                self._events.append((key_called(key), key == word))
+            except UsageError as error:
+                raise SnapshotError(f"{_DEVICE}: saved field 'waiting': {error}") from error
 
     def _set_defaults(self) -> None:
         self.scan_set = DEFAULT_SCAN_CODE_SET
@@ -175,15 +204,22 @@ class Keyboard:
         codes = scan_codes(key, down)
         return to_set_1(codes) if self.scan_set == 1 else codes
 
+    def _put(self, event: tuple[str, bool]) -> None:
+        if len(self._events) < MAX_WAITING:
+            self._events.append(event)
+        elif len(self.fifo) <= FIFO_SIZE and (not self.fifo or self.fifo[-1] != OVERRUN[self.scan_set]):
+            self.fifo.append(OVERRUN[self.scan_set])
+        self._type()
+        self._on_data()
+
     def _type(self) -> None:
-        """Move waiting text into the FIFO, a whole character at a time."""
-        while self.text and self.enabled:
-            events = keys_of(chr(self.text[0]))
-            codes = b"".join(self._encode(key, down) for key, down in events)
+        """Move what waits into the FIFO, a whole key at a time."""
+        while self._events and self.enabled:
+            codes = self._encode(*self._events[0])
             if len(self.fifo) + len(codes) > FIFO_SIZE:
                 return
             self.fifo.extend(codes)
-            self.text.popleft()
+            self._events.popleft()
 
     def _take_command(self, command: int) -> None:
         if command == RESEND:

@@ -1,13 +1,26 @@
 """Keys of a PC keyboard by their standard names, and which of them type a character.
 
-Names are the `code` values of the W3C UI Events specification, for a US layout. Scan codes are those of set 2
-(IBM PS/2 Hardware Interface Technical Reference, "Keyboard"), and the table by which the keyboard controller
-turns them into set 1.
+Names are the `code` values of the W3C UI Events specification, for a US layout; `key_called` knows the short ones
+that people type, as QEMU's monitor has them, and `keysym_to_key` those of X11 (keysymdef.h), which VNC uses. Scan
+codes are those of set 2 (IBM PS/2 Hardware Interface Technical Reference, "Keyboard"), and the table by which the
+keyboard controller turns them into set 1.
 """
 
 from emuvisor.errors import UsageError
 
-__all__ = ["BREAK", "EXTENDED", "MAKE_CODES", "RELEASED", "TO_SET_1", "keys_of", "scan_codes", "to_set_1"]
+__all__ = [
+    "BREAK",
+    "EXTENDED",
+    "MAKE_CODES",
+    "RELEASED",
+    "SHORT_NAMES",
+    "TO_SET_1",
+    "key_called",
+    "keys_of",
+    "keysym_to_key",
+    "scan_codes",
+    "to_set_1",
+]
 
 EXTENDED = 0xE0
 """First byte of the codes of keys that the 84-key keyboard did not have."""
@@ -67,6 +80,8 @@ TO_SET_1 = bytes.fromhex(
 ) + bytes(range(0x85, 0x100))
 """The controller's translation: index is a byte of set 2, value the byte of set 1."""
 
+_NAMES_HINT = "names are short ones, such as 'a', 'ret' or 'ctrl', or those of W3C UI Events, such as 'KeyA'"
+
 
 def to_set_1(codes: bytes) -> bytes:
     """Set 2's bytes of whole keys as set 1's."""
@@ -91,9 +106,7 @@ def scan_codes(key: str, pressed: bool) -> bytes:
         return irregular
     make = MAKE_CODES.get(key)
     if make is None:
-        raise UsageError(
-            f"no key is called {key!r}; names are those of W3C UI Events, such as 'KeyA' or 'Enter'"
-        )
+        raise UsageError(f"no key is called {key!r}; {_NAMES_HINT}")
     return make if pressed else make[:-1] + bytes((BREAK, make[-1]))
 
 
@@ -122,3 +135,69 @@ def keys_of(character: str) -> tuple[tuple[str, bool], ...]:
     if key is None:
         raise UsageError(f"the US keyboard layout cannot type {character!r}")
     return ("ShiftLeft", True), (key, True), (key, False), ("ShiftLeft", False)
+
+
+SHORT_NAMES = {
+    **{letter: f"Key{letter.upper()}" for letter in "abcdefghijklmnopqrstuvwxyz"},
+    **{digit: f"Digit{digit}" for digit in "0123456789"},
+    **{f"f{number}": f"F{number}" for number in range(1, 13)},
+    **{f"kp_{digit}": f"Numpad{digit}" for digit in "0123456789"},
+    "ret": "Enter", "enter": "Enter", "esc": "Escape", "spc": "Space", "space": "Space", "tab": "Tab",
+    "backspace": "Backspace", "delete": "Delete", "insert": "Insert", "home": "Home", "end": "End",
+    "pgup": "PageUp", "pgdn": "PageDown", "up": "ArrowUp", "down": "ArrowDown", "left": "ArrowLeft",
+    "right": "ArrowRight", "shift": "ShiftLeft", "shift_r": "ShiftRight", "ctrl": "ControlLeft",
+    "ctrl_r": "ControlRight", "alt": "AltLeft", "alt_r": "AltRight", "altgr": "AltRight",
+    "meta_l": "MetaLeft", "meta_r": "MetaRight", "menu": "ContextMenu", "caps_lock": "CapsLock",
+    "num_lock": "NumLock", "scroll_lock": "ScrollLock", "print": "PrintScreen", "sysrq": "PrintScreen",
+    "pause": "Pause", "grave_accent": "Backquote", "minus": "Minus", "equal": "Equal",
+    "bracket_left": "BracketLeft", "bracket_right": "BracketRight", "backslash": "Backslash",
+    "semicolon": "Semicolon", "apostrophe": "Quote", "comma": "Comma", "dot": "Period", "slash": "Slash",
+    "less": "IntlBackslash", "kp_add": "NumpadAdd", "kp_subtract": "NumpadSubtract",
+    "kp_multiply": "NumpadMultiply", "kp_divide": "NumpadDivide", "kp_decimal": "NumpadDecimal",
+    "kp_enter": "NumpadEnter",
+}  # fmt: skip
+"""The names that QEMU's `sendkey` has, and a few of their like."""
+
+_EVERY_KEY = frozenset(MAKE_CODES) | {key for key, _ in _IRREGULAR}
+
+
+def key_called(name: str) -> str:
+    """The W3C name of the key that is called `name`, a short name or a W3C name.
+
+    Raises UsageError for an unknown name.
+    """
+    key = SHORT_NAMES.get(name, name)
+    if key not in _EVERY_KEY:
+        raise UsageError(f"no key is called {name!r}; {_NAMES_HINT}")
+    return key
+
+
+_KEYSYMS = {
+    0xFF08: "Backspace", 0xFF09: "Tab", 0xFE20: "Tab", 0xFF0A: "Enter", 0xFF0D: "Enter", 0xFF13: "Pause",
+    0xFF14: "ScrollLock", 0xFF15: "PrintScreen", 0xFF1B: "Escape", 0xFF50: "Home", 0xFF51: "ArrowLeft",
+    0xFF52: "ArrowUp", 0xFF53: "ArrowRight", 0xFF54: "ArrowDown", 0xFF55: "PageUp", 0xFF56: "PageDown",
+    0xFF57: "End", 0xFF61: "PrintScreen", 0xFF63: "Insert", 0xFF67: "ContextMenu", 0xFF6B: "Pause",
+    0xFF7E: "AltRight", 0xFE03: "AltRight", 0xFF7F: "NumLock", 0xFFFF: "Delete",
+    0xFF80: "Space", 0xFF8D: "NumpadEnter", 0xFF95: "Numpad7", 0xFF96: "Numpad4", 0xFF97: "Numpad8",
+    0xFF98: "Numpad6", 0xFF99: "Numpad2", 0xFF9A: "Numpad9", 0xFF9B: "Numpad3", 0xFF9C: "Numpad1",
+    0xFF9D: "Numpad5", 0xFF9E: "Numpad0", 0xFF9F: "NumpadDecimal", 0xFFAA: "NumpadMultiply",
+    0xFFAB: "NumpadAdd", 0xFFAC: "NumpadDecimal", 0xFFAD: "NumpadSubtract", 0xFFAE: "NumpadDecimal",
+    0xFFAF: "NumpadDivide", 0xFFBD: "Equal",
+    0xFFE1: "ShiftLeft", 0xFFE2: "ShiftRight", 0xFFE3: "ControlLeft", 0xFFE4: "ControlRight",
+    0xFFE5: "CapsLock", 0xFFE7: "MetaLeft", 0xFFE8: "MetaRight", 0xFFE9: "AltLeft", 0xFFEA: "AltRight",
+    0xFFEB: "MetaLeft", 0xFFEC: "MetaRight",
+    **{0xFFB0 + digit: f"Numpad{digit}" for digit in range(10)},
+    **{0xFFBD + number: f"F{number}" for number in range(1, 13)},
+}  # fmt: skip
+"""X11's keysyms of keys that type nothing, and of the keypad. Those of Latin-1 are the characters' codes."""
+
+
+def keysym_to_key(keysym: int) -> str | None:
+    """The W3C name of the key that has `keysym` on a US keyboard; None when no key has it.
+
+    A shifted character's key is that of the unshifted one: clients send their shift as a key of its own.
+    """
+    key = _KEYSYMS.get(keysym)
+    if key is None and 0x20 <= keysym <= 0x7E:
+        key = _UNSHIFTED.get(chr(keysym)) or _SHIFTED.get(chr(keysym))
+    return key

@@ -3,7 +3,16 @@ from collections.abc import Callable
 import pytest
 from device_rigs import Rig
 
-from emuvisor.devices.keymap import MAKE_CODES, TO_SET_1, keys_of, scan_codes, to_set_1
+from emuvisor.devices.keymap import (
+    MAKE_CODES,
+    SHORT_NAMES,
+    TO_SET_1,
+    key_called,
+    keys_of,
+    keysym_to_key,
+    scan_codes,
+    to_set_1,
+)
 from emuvisor.errors import SnapshotError, UsageError
 
 OBF, SYS, A2 = 0x01, 0x04, 0x08
@@ -230,22 +239,91 @@ def test_every_key_has_its_own_codes() -> None:
     assert len(TO_SET_1) == 256
 
 
-def test_a_full_fifo_says_that_keys_were_lost(bench: Bench) -> None:
-    bench.command(0xAD)
+def test_keys_wait_for_room_in_the_fifo(bench: Bench) -> None:
+    bench.command(0x60, INT | DISABLED)
     for _ in range(40):
+        bench.keyboard.press("a")
+        bench.keyboard.release("a")
+    bench.keyboard.send_keys("ctrl-alt-delete")
+    bench.command(0x60, INT)
+    assert bench.read_all() == bytes.fromhex("1c f01c" * 40 + "14 11 e071 e0f071 f011 f014")
+
+
+def test_keys_that_nobody_takes_are_lost_and_the_guest_is_told(bench: Bench) -> None:
+    bench.command(0x60, INT | DISABLED)
+    for _ in range(10_000):
         bench.keyboard.press("KeyA")
     bench.command(0x60, INT)
-    assert bench.read_all() == b"\x1c" * 16 + b"\x00"
+    codes = bench.read_all()
+    assert codes == b"\x1c" * 16 + b"\x00" + b"\x1c" * 8192
     bench.keyboard.press("KeyB")
     assert bench.read_all() == b"\x32"
 
 
 def test_a_keyboard_that_is_off_types_nothing(bench: Bench) -> None:
     bench.ask_keyboard(0xF5)
-    bench.keyboard.press("KeyA")
+    bench.keyboard.press("KeyB")
     assert bench.keyboard.type_text("a") == 1
+    bench.keyboard.press("KeyC")  # behind text that waits, keys wait too
     assert bench.read_all() == b""
-    assert bench.ask_keyboard(0xF4) == bytes((ACK,)) + bytes.fromhex("1c f01c")  # text waits, keys do not
+    assert bench.ask_keyboard(0xF4) == bytes((ACK,)) + bytes.fromhex("1c f01c 21")
+
+
+@pytest.mark.parametrize("chord", ["ctrl-alt-nonsense", "nonsense", "", "ctrl-"])
+def test_a_chord_with_an_unknown_key_presses_nothing(bench: Bench, chord: str) -> None:
+    with pytest.raises(UsageError) as error:
+        bench.keyboard.send_keys(chord)
+    name = chord.rsplit("-", maxsplit=1)[-1]
+    assert str(error.value) == (
+        f"no key is called {name!r}; names are short ones, such as 'a', 'ret' or 'ctrl', "
+        "or those of W3C UI Events, such as 'KeyA'"
+    )
+    assert bench.read_all() == b""
+
+
+def test_a_letter_with_shift_held_makes_the_short_and_the_w3c_name_alike(bench: Bench) -> None:
+    for shift, letter in (("shift", "a"), ("ShiftLeft", "KeyA")):
+        bench.keyboard.send_keys(f"{shift}-{letter}")
+        assert bench.read_all() == bytes.fromhex("2a 1e 9e aa")
+
+
+def test_every_short_name_is_of_a_key_that_has_codes() -> None:
+    for name in SHORT_NAMES:
+        assert scan_codes(key_called(name), True)
+
+
+@pytest.mark.parametrize(
+    ("keysym", "key"),
+    [
+        (ord("a"), "KeyA"),
+        (ord("A"), "KeyA"),
+        (ord("!"), "Digit1"),
+        (ord("~"), "Backquote"),
+        (0x20, "Space"),
+        (0xFF0D, "Enter"),
+        (0xFF52, "ArrowUp"),
+        (0xFFBE, "F1"),
+        (0xFFC9, "F12"),
+        (0xFFB0, "Numpad0"),
+        (0xFFB9, "Numpad9"),
+        (0xFF9F, "NumpadDecimal"),
+        (0xFFEA, "AltRight"),
+        (0xFFBD, "Equal"),
+        (0xFFFF, "Delete"),
+        (0xE4, None),
+        (0x1F, None),
+        (0, None),
+        (0xFFFF_FFFF, None),
+    ],
+)
+def test_the_key_of_a_keysym(keysym: int, key: str | None) -> None:
+    assert keysym_to_key(keysym) == key
+
+
+def test_every_keysym_that_is_known_has_a_key() -> None:
+    keys = {keysym_to_key(keysym) for keysym in range(0x1_0000)} - {None}
+    assert {key_called(str(key)) for key in keys} == keys
+    assert keys > set(MAKE_CODES) - {"IntlBackslash"}
 
 
 def test_text_is_typed_as_the_guest_takes_it(bench: Bench) -> None:
@@ -275,20 +353,27 @@ def test_an_unknown_key_and_an_untypable_character_are_refused(bench: Bench) -> 
     with pytest.raises(UsageError) as caught:
         bench.keyboard.press("A")
     assert str(caught.value) == (
-        "no key is called 'A'; names are those of W3C UI Events, such as 'KeyA' or 'Enter'"
+        "no key is called 'A'; names are short ones, such as 'a', 'ret' or 'ctrl', "
+        "or those of W3C UI Events, such as 'KeyA'"
     )
+    with pytest.raises(UsageError) as caught:
+        scan_codes("a", True)  # here only W3C names are known
+    assert str(caught.value).startswith("no key is called 'a'; ")
     with pytest.raises(UsageError) as caught:
         bench.keyboard.type_text("aé")
     assert str(caught.value) == "the US keyboard layout cannot type 'é'"
     assert bench.read_all() == b""
 
 
-def test_a_saved_text_that_cannot_be_typed_is_refused(bench: Bench) -> None:
+def test_a_saved_key_that_does_not_exist_is_refused(bench: Bench) -> None:
     states = bench.rig.save()
-    states["keyboard"]["text"] = b"\xff"
+    states["keyboard"]["waiting"] = b"KeyA -Key\xff"
     with pytest.raises(SnapshotError) as caught:
         Rig("i8042", states)
-    assert str(caught.value) == ("ps2-keyboard: saved field 'text': the US keyboard layout cannot type 'ÿ'")
+    assert str(caught.value) == (
+        "ps2-keyboard: saved field 'waiting': no key is called 'Key\ufffd'; names are short ones, such as 'a', "
+        "'ret' or 'ctrl', or those of W3C UI Events, such as 'KeyA'"
+    )
 
 
 def test_a_keyboard_works_without_a_controller() -> None:
