@@ -77,9 +77,11 @@ class Bus:
         self._starts.insert(index, start)
         self._forget_lookups()
 
-    def detach(self, device: Device) -> None:
-        """Take back every range of `device`."""
-        self._ranges = [r for r in self._ranges if r.device is not device]
+    def detach(self, device: Device, start: int | None = None) -> None:
+        """Take back every range of `device`, or only the one at `start`."""
+        self._ranges = [
+            r for r in self._ranges if r.device is not device or (start is not None and r.start != start)
+        ]
         self._starts = [r.start for r in self._ranges]
         self._forget_lookups()
 

@@ -129,6 +129,14 @@ def test_detaching_takes_back_every_range_and_the_cached_lookups(bus: Bus) -> No
     assert bus.find(0x60) is None
 
 
+def test_detaching_one_of_a_devices_ranges(bus: Bus) -> None:
+    device = Memory()
+    bus.attach(0x60, 1, device)
+    bus.attach(0x64, 1, device)
+    bus.detach(device, 0x64)
+    assert [r.start for r in bus] == [0x60]
+
+
 def test_attaching_is_seen_where_a_split_was_looked_up_before(bus: Bus) -> None:
     bus.attach(0x10, 1, Memory())
     assert bus.read(0x10, 2) == 0xFF00

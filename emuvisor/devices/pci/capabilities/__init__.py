@@ -1,0 +1,1 @@
+"""PCI capabilities: message-signalled interrupts (`msi`, `msix`) and power management (`power`)."""
