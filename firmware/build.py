@@ -24,6 +24,7 @@ ADDRESS = {
     "halt": FLAT_ADDRESS,
     "vmexit": FLAT_ADDRESS,
     "bioscheck": FLAT_ADDRESS,
+    "vbe": FLAT_ADDRESS,
 }
 TOOLS = ("as", "ld", "objcopy")
 

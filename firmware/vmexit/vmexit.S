@@ -10,12 +10,14 @@
 
 .equ P_TURNS,           PARAMETERS
 .equ DEFAULT_TURNS,     1000
-.equ MMIO_ADDRESS,      0xFED00000
+.equ MMIO_ADDRESS,      0xFED80000
 .equ UNMAPPED,          0x100000000             # behind the 4 GiB that are mapped
 .equ TICK_HZ,           1000
 .equ VECTOR_PAGE_FAULT, 14
 .equ VECTOR_SOFTWARE,   0x81
 .equ VECTOR_LEAVE,      0x82
+.equ VECTOR_APIC_TIMER, 0x30
+.equ APIC_TIMER_COUNT,  1000
 .equ INTERRUPT_STACK,   FREE_LOW + 0x1000
 .equ USER_STACK,        FREE_LOW + 0x2000
 .equ PAGE_DIRECTORY_ENTRIES, 4 * 512
@@ -63,6 +65,9 @@
         call    set_gate
         mov     edi, VECTOR_IRQ0
         mov     rsi, offset tick
+        call    set_gate
+        mov     edi, VECTOR_APIC_TIMER
+        mov     rsi, offset apic_tick
         call    set_gate
         mov     edi, VECTOR_SOFTWARE
         mov     rsi, offset software
@@ -131,7 +136,22 @@ behind_fault:
         int     VECTOR_LEAVE
         call    finish
 
-        say     "vmexit: done\n"
+        mov     eax, CPUID_FEATURES
+        cpuid
+        test    edx, CPUID_EDX_APIC
+        jz      done
+        mov     r10d, APIC
+        mov     dword ptr [r10 + APIC_SPURIOUS], APIC_ENABLE | VECTOR_SPURIOUS
+        mov     dword ptr [r10 + APIC_DIVIDE], APIC_DIVIDE_BY_1
+        mov     dword ptr [r10 + APIC_LVT_TIMER], VECTOR_APIC_TIMER     # one shot
+        timed   10, "hlt and APIC timer interrupt"
+        mov     dword ptr [r10 + APIC_INITIAL_COUNT], APIC_TIMER_COUNT
+        sti
+        hlt
+        cli
+        timed_end
+
+done:   say     "vmexit: done\n"
         jmp     end_success
 
 # begin: keeps the name at RSI, reads the TSC, announces kind EBP, R9 = turns.
@@ -189,6 +209,10 @@ page_fault:
 
 tick:   mov     al, PIC_OCW2_EOI
         out     PIC1_COMMAND, al
+        iretq
+
+apic_tick:
+        mov     dword ptr [r10 + APIC_EOI], 0
 software:
         iretq
 
