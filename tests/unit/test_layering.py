@@ -11,9 +11,10 @@ LAYERS = (
     {"errors"},
     {"units"},
     {"bus", "memory", "firmware"},
-    {"cpu", "devices"},
-    {"machine", "images"},
+    {"cpu", "devices", "images"},
+    {"machine"},
     {"host"},
+    {"vnc"},
     {"cli"},
     {"__init__", "__main__"},
 )
