@@ -5,24 +5,45 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from floppy_fakes import FakeFloppy, FlatRam
+from storage_fakes import TrimmingDisk
+
 from emuvisor.bus.clock import VirtualClock
 from emuvisor.bus.device import Device, SavedState
 from emuvisor.bus.irq import InterruptLine
 from emuvisor.devices.a20 import A20Gate
+from emuvisor.devices.acpi_pm import PowerManagement, SmiCommandPort
+from emuvisor.devices.apic.apic_bus import ApicBus
+from emuvisor.devices.apic.io_apic import IoApic
+from emuvisor.devices.apic.local_apic import LocalApic
 from emuvisor.devices.debug_exit import DebugExit
 from emuvisor.devices.debugcon import DebugConsole
+from emuvisor.devices.dma import PAGE_REGISTERS, DmaController
+from emuvisor.devices.floppy import FloppyController
+from emuvisor.devices.fw_cfg import PORT_COUNT as FW_CFG_PORTS
+from emuvisor.devices.fw_cfg import FwCfg
+from emuvisor.devices.hpet import Hpet
 from emuvisor.devices.i8042 import I8042
+from emuvisor.devices.imcr import Imcr
 from emuvisor.devices.keyboard import Keyboard
+from emuvisor.devices.mouse import Mouse
 from emuvisor.devices.pic import PicPair
 from emuvisor.devices.pit import I8254
 from emuvisor.devices.port92 import Port92
 from emuvisor.devices.post import PostPort
+from emuvisor.devices.pvpanic import PvPanic
+from emuvisor.devices.reset_control import ResetControl
 from emuvisor.devices.rtc import MC146818
 from emuvisor.devices.shutdown import PowerManagementControl, ShutdownPort
 from emuvisor.devices.speaker import SpeakerPort
+from emuvisor.devices.storage.ide.cdrom import CdRom
+from emuvisor.devices.storage.ide.disk import AtaDisk
+from emuvisor.devices.storage.ide.piix_ide import PiixIde
 from emuvisor.devices.uart import NS16550A
 
 EPOCH = datetime(2024, 2, 29, 23, 59, 58, tzinfo=UTC)
+EXTINT_VECTOR = 0x08
+"""What the 8259s answer a local APIC's acknowledge cycle with."""
 
 Chips = dict[str, Any]
 States = dict[str, SavedState]
@@ -37,6 +58,9 @@ class Wires:
         self.log: list[tuple[str, Any]] = []
         self.lines: dict[str, InterruptLine] = {}
         self._levels = levels or {}
+        self.memory = FlatRam()
+        self.disk = FakeFloppy()
+        self.hard_disk = TrimmingDisk(300)
 
     def line(self, name: str) -> InterruptLine:
         line = InterruptLine(self.call(name), name)
@@ -67,20 +91,63 @@ def _single(name: str, build: Callable[[Wires], Any], restore: Any, length: int)
     )
 
 
+def _i8042_wiring(wires: Wires, a20: A20Gate) -> dict[str, Any]:
+    return {"irq": wires.line("irq1"), "a20": a20, "on_reset": wires.event("reset")}
+
+
 def _build_i8042(wires: Wires) -> Chips:
     a20 = A20Gate(wires.call("a20"))
     keyboard = Keyboard()
-    controller = I8042(keyboard=keyboard, irq=wires.line("irq1"), a20=a20, on_reset=wires.event("reset"))
+    controller = I8042(keyboard=keyboard, **_i8042_wiring(wires, a20))
     return {"a20": a20, "keyboard": keyboard, "i8042": controller}
 
 
 def _restore_i8042(states: States, wires: Wires) -> Chips:
     a20 = A20Gate.restore(states["a20"], on_change=wires.call("a20"))
     keyboard = Keyboard.restore(states["keyboard"])
-    controller = I8042.restore(
-        states["i8042"], keyboard=keyboard, irq=wires.line("irq1"), a20=a20, on_reset=wires.event("reset")
-    )
+    controller = I8042.restore(states["i8042"], keyboard=keyboard, **_i8042_wiring(wires, a20))
     return {"a20": a20, "keyboard": keyboard, "i8042": controller}
+
+
+def _build_ps2(wires: Wires) -> Chips:
+    a20 = A20Gate(wires.call("a20"))
+    keyboard, mouse = Keyboard(), Mouse()
+    controller = I8042(
+        keyboard=keyboard, mouse=mouse, aux_irq=wires.line("irq12"), **_i8042_wiring(wires, a20)
+    )
+    return {"a20": a20, "keyboard": keyboard, "mouse": mouse, "i8042": controller}
+
+
+def _restore_ps2(states: States, wires: Wires) -> Chips:
+    a20 = A20Gate.restore(states["a20"], on_change=wires.call("a20"))
+    keyboard, mouse = Keyboard.restore(states["keyboard"]), Mouse.restore(states["mouse"])
+    controller = I8042.restore(
+        states["i8042"],
+        keyboard=keyboard,
+        mouse=mouse,
+        aux_irq=wires.line("irq12"),
+        **_i8042_wiring(wires, a20),
+    )
+    return {"a20": a20, "keyboard": keyboard, "mouse": mouse, "i8042": controller}
+
+
+def _floppy_wiring(wires: Wires, dma: DmaController) -> dict[str, Any]:
+    return {
+        "clock": wires.clock,
+        "irq": wires.line("irq6"),
+        "dma": dma.channels[2],
+        "disks": [wires.disk, None],
+    }
+
+
+def _build_floppy(wires: Wires) -> Chips:
+    dma = DmaController(memory=wires.memory)
+    return {"dma": dma, "floppy": FloppyController(**_floppy_wiring(wires, dma))}
+
+
+def _restore_floppy(states: States, wires: Wires) -> Chips:
+    dma = DmaController.restore(states["dma"], memory=wires.memory)
+    return {"dma": dma, "floppy": FloppyController.restore(states["floppy"], **_floppy_wiring(wires, dma))}
 
 
 def _build_port92(wires: Wires) -> Chips:
@@ -107,6 +174,65 @@ def _uart_wiring(wires: Wires) -> dict[str, Any]:
     return {"name": "com1", "clock": wires.clock, "irq": wires.line("irq4"), "sink": wires.call("sent")}
 
 
+def _apic_wiring(wires: Wires, bus: ApicBus) -> dict[str, Any]:
+    return {
+        "clock": wires.clock,
+        "apic_id": 0,
+        "bus": bus,
+        "on_intr": wires.line("intr").set,
+        "on_nmi": wires.event("nmi"),
+        "on_init": wires.event("init"),
+        "on_sipi": wires.call("sipi"),
+        "extint": lambda: EXTINT_VECTOR,
+    }
+
+
+def _build_apic(wires: Wires) -> Chips:
+    bus = ApicBus()
+    return {"lapic": LocalApic(**_apic_wiring(wires, bus)), "ioapic": IoApic(bus=bus)}
+
+
+def _restore_apic(states: States, wires: Wires) -> Chips:
+    bus = ApicBus()
+    return {
+        "lapic": LocalApic.restore(states["lapic"], **_apic_wiring(wires, bus)),
+        "ioapic": IoApic.restore(states["ioapic"], bus=bus),
+    }
+
+
+def _hpet_wiring(wires: Wires) -> dict[str, Any]:
+    return {
+        "clock": wires.clock,
+        "irq0": wires.line("irq0"),
+        "irq8": wires.line("irq8"),
+        "routes": {gsi: wires.line(f"gsi{gsi}") for gsi in (16, 17)},
+        "msi": lambda address, data: wires.log.append(("msi", (address, data))),
+    }
+
+
+def _imcr_wiring(wires: Wires) -> dict[str, Any]:
+    return {"direct": wires.line("direct"), "lint0": wires.line("lint0")}
+
+
+def _pm_wiring(wires: Wires) -> dict[str, Any]:
+    return {"clock": wires.clock, "sci": wires.line("sci"), "on_shutdown": wires.event("off")}
+
+
+def _build_pm(wires: Wires) -> Chips:
+    pm = PowerManagement(**_pm_wiring(wires))
+    return {"pm": pm, "smi": SmiCommandPort(on_acpi_mode=pm.set_acpi_mode)}
+
+
+def _restore_pm(states: States, wires: Wires) -> Chips:
+    pm = PowerManagement.restore(states["pm"], **_pm_wiring(wires))
+    return {"pm": pm, "smi": SmiCommandPort.restore(states["smi"], on_acpi_mode=pm.set_acpi_mode)}
+
+
+def _ide_wiring(wires: Wires) -> dict[str, Any]:
+    drives = [AtaDisk(disk=wires.hard_disk), CdRom(disc=wires.hard_disk), AtaDisk(disk=wires.hard_disk)]
+    return {"irqs": (wires.line("irq14"), wires.line("irq15")), "drives": drives}
+
+
 KINDS: dict[str, Kind] = {
     "pic": Kind(
         lambda wires: {"pic": PicPair(wires.line("intr"))},
@@ -130,6 +256,33 @@ KINDS: dict[str, Kind] = {
         _build_i8042,
         _restore_i8042,
         lambda chips: [(chips["i8042"].data, 1), (chips["i8042"].command, 1)],
+    ),
+    "ps2": Kind(
+        _build_ps2, _restore_ps2, lambda chips: [(chips["i8042"].data, 1), (chips["i8042"].command, 1)]
+    ),
+    "dma": Kind(
+        lambda wires: {"dma": DmaController(memory=wires.memory)},
+        lambda states, wires: {"dma": DmaController.restore(states["dma"], memory=wires.memory)},
+        lambda chips: [
+            (chips["dma"].first, 16),
+            (chips["dma"].second, 32),
+            (chips["dma"].pages, PAGE_REGISTERS),
+        ],
+    ),
+    "floppy": Kind(
+        _build_floppy,
+        _restore_floppy,
+        lambda chips: [(chips["floppy"], 6), (chips["floppy"].rate_and_change, 1)],
+    ),
+    "ide": Kind(
+        lambda wires: {"ide": PiixIde(**_ide_wiring(wires))},
+        lambda states, wires: {"ide": PiixIde.restore(states["ide"], **_ide_wiring(wires))},
+        lambda chips: [
+            (chips["ide"].channels[0], 8),
+            (chips["ide"].channels[1], 8),
+            (chips["ide"].channels[0].control_block, 1),
+            (chips["ide"].bars[4].device, 16),
+        ],
     ),
     "port92": Kind(_build_port92, _restore_port92, lambda chips: [(chips["port92"], 1)]),
     "post": _single("post", lambda _: PostPort(), lambda state, _: PostPort.restore(state), 1),
@@ -157,6 +310,40 @@ KINDS: dict[str, Kind] = {
         lambda state, wires: ShutdownPort.restore(state, on_shutdown=wires.event("off")),
         1,
     ),
+    "apic": Kind(
+        _build_apic, _restore_apic, lambda chips: [(chips["lapic"], 0x400), (chips["ioapic"], 0x50)]
+    ),
+    "fw_cfg": _single(
+        "fw_cfg",
+        lambda _: FwCfg(memory=FlatRam()),
+        lambda state, _: FwCfg.restore(state, memory=FlatRam()),
+        FW_CFG_PORTS,
+    ),
+    "hpet": _single(
+        "hpet",
+        lambda wires: Hpet(**_hpet_wiring(wires)),
+        lambda state, wires: Hpet.restore(state, **_hpet_wiring(wires)),
+        0x170,
+    ),
+    "imcr": _single(
+        "imcr",
+        lambda wires: Imcr(**_imcr_wiring(wires)),
+        lambda state, wires: Imcr.restore(state, **_imcr_wiring(wires)),
+        2,
+    ),
+    "acpi_pm": Kind(_build_pm, _restore_pm, lambda chips: [(chips["pm"], 64), (chips["smi"], 2)]),
+    "pvpanic": _single(
+        "pvpanic",
+        lambda wires: PvPanic(on_panic=wires.call("panic")),
+        lambda state, wires: PvPanic.restore(state, on_panic=wires.call("panic")),
+        1,
+    ),
+    "reset_control": _single(
+        "reset_control",
+        lambda wires: ResetControl(on_reset=wires.event("reset")),
+        lambda state, wires: ResetControl.restore(state, on_reset=wires.event("reset")),
+        1,
+    ),
 }
 
 
@@ -177,6 +364,8 @@ class Rig:
         """The same bench again, from saved state alone; the log goes on."""
         levels = {name: line.level for name, line in self.wires.lines.items()}
         wires = Wires(self.wires.clock.now_ns(), levels)
+        wires.memory, wires.disk = self.wires.memory, self.wires.disk
+        wires.hard_disk = self.wires.hard_disk
         again = Rig(self.kind, self.save(), wires)
         wires.log[:0] = self.wires.log
         return again

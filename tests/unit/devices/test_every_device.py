@@ -1,5 +1,7 @@
 """What holds for every chip: it never raises, its values fit, and saving it changes nothing."""
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -16,11 +18,12 @@ LONG_NS = st.integers(0, 3 * 86_400 * 10**9)
 
 Action = tuple[Any, ...]
 
-reads = st.tuples(st.just("read"), st.integers(0, 7), st.integers(0, 7), st.sampled_from([1, 1, 1, 2, 4]))
+offsets = st.integers(0, 7) | st.sampled_from(range(0, 0x400, 4))
+reads = st.tuples(st.just("read"), st.integers(0, 7), offsets, st.sampled_from([1, 1, 1, 2, 4]))
 writes = st.tuples(
     st.just("write"),
     st.integers(0, 7),
-    st.integers(0, 7),
+    offsets,
     st.sampled_from([1, 1, 1, 2, 4]),
     st.integers(0, 0xFF) | st.integers(0, 2**32 - 1),
 )
@@ -63,7 +66,68 @@ def act_as_host(rig: Rig, number: int) -> Any:
         irq = number % 16
         if irq != 2:  # the cascade is not an input
             pic.lines[irq].set(number < 16)
+    elif rig.kind in HOST_ACTIONS:
+        return HOST_ACTIONS[rig.kind](rig, number)
     return None
+
+
+def act_on_apic(rig: Rig, number: int) -> Any:
+    lapic, ioapic = rig.chips["lapic"], rig.chips["ioapic"]
+    if number == 0:
+        return lapic.acknowledge()
+    if number == 1:
+        lapic.set_virtual_wire()
+    elif number < 8:
+        (lapic.lint0, lapic.lint1, lapic.bypass)[number % 3].set(number < 5)
+    else:
+        ioapic.lines[number % 12].set(number < 20)
+    return None
+
+
+def act_on_hpet(rig: Rig, number: int) -> None:
+    (rig.chips["hpet"].pit, rig.chips["hpet"].rtc)[number % 2].set(number < 16)
+
+
+def act_on_pm(rig: Rig, number: int) -> Any:
+    pm = rig.chips["pm"]
+    if number == 0:
+        return pm.press_power_button()
+    if number == 1:
+        return pm.rtc_alarm()
+    return pm.raise_general_event(number % 16)
+
+
+def act_on_ps2(rig: Rig, number: int) -> None:
+    keyboard, mouse = rig.chips["keyboard"], rig.chips["mouse"]
+    if number < 8:
+        keyboard.press(("a", "pause", "ret", "ctrl_r")[number % 4], number < 4)
+    elif number < 16:
+        mouse.button(number % 5 + 1, number < 12)
+    elif number < 20:
+        mouse.wheel(number - 18)
+    else:
+        mouse.move((number - 24) * 100, (number - 28) * 1000)
+
+
+def act_on_dma(rig: Rig, number: int) -> Any:
+    channel = rig.chips["dma"].channels[number % 8]
+    return channel.to_memory(bytes(range(number * 8))) if number < 16 else channel.from_memory(number * 500)
+
+
+def act_on_floppy(rig: Rig, number: int) -> None:
+    if number < 4:
+        rig.chips["floppy"].drives[0].insert(rig.wires.disk)
+
+
+HOST_ACTIONS: dict[str, Callable[[Rig, int], Any]] = {
+    "apic": act_on_apic,
+    "hpet": act_on_hpet,
+    "acpi_pm": act_on_pm,
+    "ps2": act_on_ps2,
+    "dma": act_on_dma,
+    "floppy": act_on_floppy,
+    "imcr": lambda rig, number: rig.chips["imcr"].pic_intr.set(number < 16),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,21 +182,27 @@ def forged(draw: st.DrawFn, state: SavedState, kinds: dict[str, saved.Kind]) -> 
     for field, value in state.items():
         if isinstance(value, dict):
             changed[field] = draw(forged(value, kinds))
-        elif field in kinds and field != "text" and draw(st.booleans()):
+        elif field in kinds and field != "waiting" and draw(st.booleans()):
             changed[field] = draw(allowed_values(kinds[field]))
     return changed
 
 
-def fields_of(chip: Any) -> dict[str, saved.Kind]:
-    """The field kinds of a chip's module, and of the modules that it takes parts from."""
-    import emuvisor.devices.pit_counter
-    import emuvisor.devices.shutdown
+PARTS = {
+    "I8254": "emuvisor.devices.pit_counter",
+    "LocalApic": "emuvisor.devices.apic.apic_timer",
+    "Hpet": "emuvisor.devices.hpet_comparator",
+    "PiixIde": "emuvisor.devices.storage.ide.disk",
+}
+"""Where chips keep the fields of their parts."""
 
-    module = __import__(type(chip).__module__, fromlist=["_FIELDS"])
-    found = dict(getattr(module, "_FIELDS", {}))
-    found.update(emuvisor.devices.pit_counter._FIELDS)
-    found.update(emuvisor.devices.shutdown._SHUTDOWN_FIELDS)
-    found.update(getattr(module, "_FIELDS", {}))
+
+def fields_of(chip: Any) -> dict[str, saved.Kind]:
+    """The field kinds of a chip's module, and of the module that it takes parts from."""
+    found: dict[str, saved.Kind] = {}
+    for name in filter(None, (PARTS.get(type(chip).__name__), type(chip).__module__)):
+        for attribute, fields in vars(import_module(name)).items():
+            if attribute.startswith("_") and attribute.endswith("_FIELDS"):
+                found.update(fields)
     return found
 
 

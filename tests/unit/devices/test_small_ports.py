@@ -1,9 +1,11 @@
-"""Ports of one register: A20 and reset, POST codes, debug console, exit and shutdown."""
+"""Ports of one register: A20 and reset, POST codes, debug console, exit, shutdown and panic."""
 
 from collections.abc import Callable
 
 import pytest
 from device_rigs import Rig
+
+from emuvisor.devices.pvpanic import PanicEvent
 
 RigOf = Callable[[str], Rig]
 
@@ -139,3 +141,29 @@ def test_reset_forgets_half_a_word(rig_of: RigOf) -> None:
     for byte in b"down":
         port.write(0, byte, 1)
     assert rig.logged("off") == []
+
+
+def test_the_reset_control_register_resets_on_a_rising_bit(rig_of: RigOf) -> None:
+    rig = rig_of("reset_control")
+    register = rig.chips["reset_control"]
+    register.write(0, 0x02, 1)
+    assert rig.logged("reset") == []
+    register.write(0, 0xFE, 1)
+    register.write(0, 0x06, 1)
+    assert register.read(0, 1) == 0x06
+    assert rig.logged("reset") == [None]
+    register.reset()
+    register.write(0, 0x04, 1)
+    assert rig.logged("reset") == [None, None]
+
+
+def test_a_panic_is_told(rig_of: RigOf) -> None:
+    rig = rig_of("pvpanic")
+    port = rig.chips["pvpanic"]
+    assert port.read(0, 1) == 0x03
+    port.write(0, 0xFC, 1)
+    assert rig.logged("panic") == []
+    port.write(0, 0x01, 1)
+    port.reset()
+    port.write(0, 0x02, 1)
+    assert rig.logged("panic") == [PanicEvent.PANICKED, PanicEvent.CRASH_LOADED]
