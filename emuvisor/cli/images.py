@@ -11,8 +11,10 @@ from emuvisor.cli.tables import show_table
 from emuvisor.units import format_size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from emuvisor.images.cache import Image
-    from emuvisor.images.debian import Progress
+    from emuvisor.images.progress import Progress
 
 __all__ = ["add_to", "execute_list", "execute_pull"]
 
@@ -28,7 +30,11 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     pull = actions.add_parser("pull", help="fetch images", description="Fetch and build images.")
     pull.add_argument(
-        "names", metavar="NAME", nargs="+", help="debian (a shell on a cloud kernel) or debian-memtest"
+        "names",
+        metavar="NAME",
+        nargs="+",
+        help="debian (a shell on a cloud kernel), debian-system (a whole Debian on a disk), seabios; "
+        "'images list' shows them all",
     )
     pull.set_defaults(execute=execute_pull)
     listing = actions.add_parser("list", help="list images", description="List the images that can be had.")
@@ -38,21 +44,21 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def execute_pull(args: argparse.Namespace) -> int:
     """Fetch and build the images `args.names`."""
-    from emuvisor.images.debian import pull
+    from emuvisor.images.recipes import pull
 
     for name in args.names:
         with _progress() as progress:
             image = pull(name, progress)
         versions = ", ".join(f"{package} {version}" for package, version in image.packages.items())
         print(f"{image.name}: {format_size(image.size)} in {image.path} ({versions})")
-        print(f"Boot it with: emuvisor run --image {image.name}")
+        print(f"Boot {_how_to_boot(image)}")
     return 0
 
 
 def execute_list(args: argparse.Namespace) -> int:
     """List the images in the cache, and those that can be pulled."""
     from emuvisor.images.cache import list_images
-    from emuvisor.images.debian import RECIPES
+    from emuvisor.images.recipes import RECIPES
 
     images = list_images()
     if args.json:
@@ -72,16 +78,28 @@ def execute_list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _how_to_boot(image: "Image") -> str:
+    if image.kernel is None and image.disk is None:
+        return f"a disk by it with: emuvisor run --firmware {image.name} --disk FILE"
+    return f"it with: emuvisor run --image {image.name}"
+
+
 def _as_dict(image: "Image") -> dict[str, Any]:
     return {
         "name": image.name,
         "path": str(image.path),
-        "kernel": str(image.kernel),
-        "initrd": None if image.initrd is None else str(image.initrd),
+        "kernel": _path(image.kernel),
+        "initrd": _path(image.initrd),
         "append": image.append,
+        "disk": _path(image.disk),
+        "firmware": image.firmware,
         "packages": dict(image.packages),
         "size": image.size,
     }
+
+
+def _path(path: "Path | None") -> str | None:
+    return None if path is None else str(path)
 
 
 @contextmanager

@@ -25,27 +25,38 @@ MANIFEST_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A guest that is ready to boot. `packages` maps the name of each source package to its version."""
+    """A guest that is ready to boot, or firmware. `packages` maps each source package's name to its version.
+
+    It boots its `kernel`, or from its `disk` by the firmware named `firmware`; other files lie in `path`.
+    """
 
     name: str
     path: Path
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None
     append: str
     packages: Mapping[str, str]
     size: int
     """Bytes of all its files."""
+    disk: Path | None = None
+    firmware: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What `install` needs: the files by name, which of them boot, and where they came from."""
+    """What `install` needs: the files by name, which of them boot, and where they came from.
 
-    files: Mapping[str, bytes] = field(repr=False)
-    kernel: str
+    A file is its content, or the path of a file that `install` moves away from there: one that was built in
+    `work_folder`.
+    """
+
+    files: Mapping[str, bytes | Path] = field(repr=False)
     packages: Mapping[str, str]
+    kernel: str | None = None
     initrd: str | None = None
     append: str = ""
+    disk: str | None = None
+    firmware: str | None = None
 
 
 def cache_folder() -> Path:
@@ -102,7 +113,10 @@ def install(name: str, recipe: Recipe) -> Image:
             built = work / "image"
             built.mkdir()
             for file_name, data in recipe.files.items():
-                (built / file_name).write_bytes(data)
+                if isinstance(data, Path):
+                    data.replace(built / file_name)
+                else:
+                    (built / file_name).write_bytes(data)
             (built / MANIFEST).write_text(manifest)
             # A folder of this name holds this very image, unless it was damaged since.
             if target.exists():
@@ -145,11 +159,17 @@ def _manifest(name: str, recipe: Recipe) -> dict[str, Any]:
         "kernel": recipe.kernel,
         "initrd": recipe.initrd,
         "append": recipe.append,
-        "files": {
-            file_name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for file_name, data in recipe.files.items()
-        },
+        "disk": recipe.disk,
+        "firmware": recipe.firmware,
+        "files": {file_name: _describe(data) for file_name, data in recipe.files.items()},
     }
+
+
+def _describe(data: bytes | Path) -> dict[str, Any]:
+    if isinstance(data, bytes):
+        return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    with data.open("rb") as file:
+        return {"size": data.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _read_manifest(name: str, folder: Path, data: dict[str, Any]) -> Image:
@@ -167,9 +187,12 @@ def _read_manifest(name: str, folder: Path, data: dict[str, Any]) -> Image:
     return Image(
         name=name,
         path=folder,
-        kernel=folder / data["kernel"],
+        kernel=folder / data["kernel"] if data["kernel"] else None,
         initrd=folder / data["initrd"] if data["initrd"] else None,
         append=data["append"],
         packages=dict(data["packages"]),
         size=sum(entry["size"] for entry in data["files"].values()),
+        # Manifests from before there were disk images lack these two.
+        disk=folder / data["disk"] if data.get("disk") else None,
+        firmware=data.get("firmware"),
     )

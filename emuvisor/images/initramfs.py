@@ -1,4 +1,4 @@
-"""The root file system of the `debian` image: busybox, virtio modules and an init that ends in a shell.
+"""The root file system of the `debian` images: busybox, drivers and an init that ends in a shell.
 
 It is not compressed: a guest reads memory faster than it unpacks.
 """
@@ -13,7 +13,7 @@ __all__ = ["BOOT_MARKER", "build"]
 
 BOOT_MARKER = "EMUVISOR-BOOT-OK"
 
-WANTED_MODULES = (
+VIRTIO_MODULES = (
     "virtio_ring",
     "virtio",
     "virtio_mmio",
@@ -28,6 +28,10 @@ WANTED_MODULES = (
     "9pnet_virtio",
     "9p",
 )
+IDE_MODULES = ("ata_piix", "sd_mod", "sr_mod")
+OTHER_MODULES = ("ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii", "isofs", "floppy")
+"""For mount and modprobe."""
+MODULE_LISTS = {"virtio": VIRTIO_MODULES, "ide": IDE_MODULES, "other": OTHER_MODULES}
 """Loaded in this order; those that a kernel lacks or has built in are left out."""
 
 OWN_PROGRAMS = frozenset({"init", "linuxrc", "busybox"})
@@ -45,7 +49,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /tmp
 hostname emuvisor
-/sbin/load-virtio
+/sbin/load-drivers
 echo {BOOT_MARKER}
 cd /root
 setsid cttyhack sh
@@ -59,19 +63,26 @@ halt() { busybox halt -f; }
 reboot() { sync; busybox reboot -f; }
 """
 
-LOAD_VIRTIO = """\
+LOAD_DRIVERS = """\
 #!/bin/busybox sh
-# Load the virtio drivers if there is a virtio device: on the PCI bus, or announced by ACPI (LNRO0005).
-needed=
-for file in /sys/bus/pci/devices/*/vendor; do
-    [ -e "$file" ] && read -r vendor < "$file" && [ "$vendor" = 0x1af4 ] && needed=yes
+# Load the drivers of what is there: virtio on the PCI bus or announced by ACPI (LNRO0005), and IDE disks.
+folder=/lib/modules/$(uname -r)
+load() {
+    while read -r module; do
+        insmod "$folder/$module" 2>/dev/null  # one of another list may be there already
+    done < "$folder/$1.load"
+}
+virtio= ide=
+for device in /sys/bus/pci/devices/*; do
+    [ -e "$device/class" ] || continue
+    read -r vendor < "$device/vendor"
+    read -r class < "$device/class"
+    [ "$vendor" = 0x1af4 ] && virtio=yes
+    case $class in 0x0101*) ide=yes ;; esac
 done
-[ -e /sys/bus/acpi/devices/LNRO0005:00 ] && needed=yes
-[ "$needed" ] || exit 0
-modules=/lib/modules/$(uname -r)
-while read -r module; do
-    insmod "$modules/$module"
-done < "$modules/modules.load"
+[ -e /sys/bus/acpi/devices/LNRO0005:00 ] && virtio=yes
+[ "$virtio" ] && load virtio
+[ "$ide" ] && load ide
 """
 
 POWEROFF = """\
@@ -84,11 +95,13 @@ busybox reboot -f
 """
 
 
-def build(busybox: bytes, kernel_release: str, module_files: Mapping[str, bytes]) -> bytes:
+def build(
+    busybox: bytes, kernel_release: str, module_files: Mapping[str, bytes], architecture: str = "amd64"
+) -> bytes:
     """The initramfs as a cpio archive.
 
-    `module_files` maps paths below /lib/modules/`kernel_release` to file contents. Raises ImageError for a
-    busybox whose applets cannot be found.
+    `module_files` maps paths below /lib/modules/`kernel_release` to file contents; `architecture` is "amd64"
+    or "i386". Raises ImageError for a busybox whose applets cannot be found.
     """
     cpio = CpioWriter()
     for path in ("dev", "proc", "sys", "root"):
@@ -99,12 +112,14 @@ def build(busybox: bytes, kernel_release: str, module_files: Mapping[str, bytes]
     cpio.file("init", INIT.encode(), 0o755)
     cpio.file("etc/shell-functions", SHELL_FUNCTIONS.encode())
     cpio.file("sbin/poweroff", POWEROFF.encode(), 0o755)
-    cpio.file("sbin/load-virtio", LOAD_VIRTIO.encode(), 0o755)
-    cpio.file("sbin/port-poweroff", poweroff.program(), 0o755)
+    cpio.file("sbin/load-drivers", LOAD_DRIVERS.encode(), 0o755)
+    cpio.file("sbin/port-poweroff", poweroff.program(architecture), 0o755)
     cpio.file("bin/busybox", busybox, 0o755)
     for applet in applets(busybox):
         if applet not in OWN_PROGRAMS:
             cpio.symlink(f"bin/{applet}", "busybox")
+    # The kernel itself calls it there, for a file system to mount for example.
+    cpio.symlink("sbin/modprobe", "../bin/busybox")
     _add_modules(cpio, f"lib/modules/{kernel_release}", module_files)
     return cpio.finish()
 
@@ -126,8 +141,11 @@ def _add_modules(cpio: CpioWriter, folder: str, files: Mapping[str, bytes]) -> N
         if name is not None:
             available[name] = modules.unpack_module(path, data)
             paths[name] = path[: path.rindex(".ko")] + ".ko"
-    order = modules.load_order(WANTED_MODULES, available)
+    lists = {file: modules.load_order(wanted, available) for file, wanted in MODULE_LISTS.items()}
+    order = list(dict.fromkeys(name for names in lists.values() for name in names))
     for name in order:
         cpio.file(f"{folder}/{paths[name]}", available[name])
-    cpio.file(f"{folder}/modules.load", "".join(paths[name] + "\n" for name in order).encode())
+    for file in ("virtio", "ide"):
+        cpio.file(f"{folder}/{file}.load", "".join(paths[name] + "\n" for name in lists[file]).encode())
     cpio.file(f"{folder}/modules.dep", modules.modules_dep(order, available, paths).encode())
+    cpio.file(f"{folder}/modules.alias", modules.modules_alias(order, available).encode())

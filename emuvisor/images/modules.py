@@ -8,11 +8,20 @@ from pathlib import PurePosixPath
 
 import zstandard
 
-__all__ = ["dependencies", "load_order", "module_name", "modules_dep", "unpack_module"]
+__all__ = [
+    "aliases",
+    "dependencies",
+    "load_order",
+    "module_name",
+    "modules_alias",
+    "modules_dep",
+    "unpack_module",
+]
 
 MODULE_SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
-# modpost writes this string into the .modinfo section of every module.
+# modpost writes these strings into the .modinfo section of every module.
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
+_ALIAS = re.compile(rb"\0alias=([^\0]*)")
 
 
 def module_name(path: str) -> str | None:
@@ -40,6 +49,11 @@ def dependencies(module: bytes) -> list[str]:
     return [name.replace("-", "_") for name in text.split(",") if name]
 
 
+def aliases(module: bytes) -> list[str]:
+    """The other names by which the kernel asks for `module` (an ELF file), such as "fs-iso9660"."""
+    return [alias.decode(errors="replace") for alias in _ALIAS.findall(module)]
+
+
 def load_order(wanted: Iterable[str], available: Mapping[str, bytes]) -> list[str]:
     """Those of the `wanted` modules that are `available` (name to ELF file), each behind its dependencies."""
     order: list[str] = []
@@ -64,3 +78,8 @@ def modules_dep(order: Iterable[str], available: Mapping[str, bytes], paths: Map
         needed = [n for n in load_order([name], available) if n != name]
         lines.append(f"{paths[name]}: {' '.join(paths[n] for n in reversed(needed))}".rstrip())
     return "".join(line + "\n" for line in lines)
+
+
+def modules_alias(order: Iterable[str], available: Mapping[str, bytes]) -> str:
+    """The text of `modules.alias`, which modprobe reads, too."""
+    return "".join(f"alias {alias} {name}\n" for name in order for alias in aliases(available[name]))

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from emuvisor.cli import main
-from emuvisor.images import cache, debian
+from emuvisor.images import cache
 from emuvisor.images.cache import Image, Recipe
-from emuvisor.images.debian import Progress
+from emuvisor.images.progress import Progress
+from emuvisor.images.recipes import RECIPES
 
 Capture = pytest.CaptureFixture[str]
-RECIPE = Recipe({"vmlinuz": b"k" * 2048}, "vmlinuz", {"linux": "6.1", "busybox": "1.35"}, append="quiet")
+RECIPE = Recipe(
+    {"vmlinuz": b"k" * 2048}, {"linux": "6.1", "busybox": "1.35"}, kernel="vmlinuz", append="quiet"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +26,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_nothing_yet(capsys: Capture) -> None:
     assert main(["images", "list"]) == 0
-    assert capsys.readouterr().out == (
-        "image           size  made from\n"
-        "debian                not here yet; emuvisor images pull debian\n"
-        "debian-memtest        not here yet; emuvisor images pull debian-memtest\n"
-    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "image            size  made from",
+        "debian                 not here yet; emuvisor images pull debian",
+    ]
+    assert [line.split()[0] for line in lines[1:]] == list(RECIPES)
     assert main(["images", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
@@ -35,7 +39,7 @@ def test_nothing_yet(capsys: Capture) -> None:
 def test_an_installed_image(folder: Path, capsys: Capture) -> None:
     cache.install("debian", RECIPE)
     assert main(["images", "list"]) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "debian          2 KiB  busybox 1.35, linux 6.1"
+    assert capsys.readouterr().out.splitlines()[1] == "debian           2 KiB  busybox 1.35, linux 6.1"
     assert main(["images", "list", "--json"]) == 0
     path = folder / "images" / "debian"
     assert json.loads(capsys.readouterr().out) == [
@@ -45,6 +49,8 @@ def test_an_installed_image(folder: Path, capsys: Capture) -> None:
             "kernel": str(path / "vmlinuz"),
             "initrd": None,
             "append": "quiet",
+            "disk": None,
+            "firmware": None,
             "packages": {"linux": "6.1", "busybox": "1.35"},
             "size": 2048,
         }
@@ -67,7 +73,7 @@ def test_pull(monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: Capture) ->
         progress("done", 2, 2)
         return image
 
-    monkeypatch.setitem(debian.RECIPES, "debian", build)
+    monkeypatch.setitem(RECIPES, "debian", build)
     assert main(["images", "pull", "debian"]) == 0
     path = folder / "images" / "debian"
     assert capsys.readouterr() == (
@@ -76,8 +82,19 @@ def test_pull(monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: Capture) ->
     )
 
 
+def test_pull_firmware(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def build(name: str, progress: Progress) -> Image:
+        return cache.install(name, Recipe({"bios.bin": b"b"}, {"seabios": "1"}))
+
+    monkeypatch.setitem(RECIPES, "seabios", build)
+    assert main(["images", "pull", "seabios"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "Boot a disk by it with: emuvisor run --firmware seabios --disk FILE"
+    )
+
+
 def test_pull_what_there_is_not(capsys: Capture) -> None:
     assert main(["images", "pull", "plan9"]) == 2
     assert capsys.readouterr().err == (
-        "emuvisor: error: unknown image 'plan9'; known images: debian, debian-memtest\n"
+        f"emuvisor: error: unknown image 'plan9'; known images: {', '.join(RECIPES)}\n"
     )

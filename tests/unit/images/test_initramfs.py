@@ -1,10 +1,11 @@
 import gzip
 import lzma
 import stat
+import struct
 
 import pytest
 import zstandard
-from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+from capstone import CS_ARCH_X86, CS_MODE_32, CS_MODE_64, Cs
 from packages import BUSYBOX, module
 
 from emuvisor.errors import ImageError
@@ -59,6 +60,9 @@ MODULES = {
     "kernel/drivers/net/virtio_net.ko": module("virtio_net", "net_failover", "virtio"),
     "kernel/drivers/net/net_failover.ko": module("net_failover", "builtin"),
     "kernel/drivers/net/e1000.ko": module("e1000"),
+    "kernel/drivers/ata/ata_piix.ko": module("ata_piix", "libata"),
+    "kernel/drivers/ata/libata.ko": module("libata"),
+    "kernel/fs/isofs/isofs.ko": module("isofs") + b"alias=iso9660\0alias=fs-iso9660\0",
     "modules.order": b"",
 }
 
@@ -71,14 +75,14 @@ def test_initramfs_holds_what_init_needs():
     links = [path for path, (mode, data, _) in entries.items() if stat.S_ISLNK(mode) and data == b"busybox"]
     assert links == ["bin/[", "bin/[[", "bin/ash", "bin/cat", "bin/poweroff", "bin/sh"]
     assert b"\necho EMUVISOR-BOOT-OK\n" in entries["init"][1]
-    scripts = ("init", "sbin/poweroff", "sbin/load-virtio", "sbin/port-poweroff")
+    scripts = ("init", "sbin/poweroff", "sbin/load-drivers", "sbin/port-poweroff")
     assert all(entries[script][0] == stat.S_IFREG | 0o755 for script in scripts)
 
 
 def test_modules_load_behind_their_dependencies():
     entries = read_cpio(initramfs.build(BUSYBOX, "6.1.0", MODULES))
     folder = "lib/modules/6.1.0"
-    order = entries[f"{folder}/modules.load"][1].decode().split()
+    order = entries[f"{folder}/virtio.load"][1].decode().split()
     assert order == [
         "kernel/drivers/virtio/virtio_ring.ko",
         "kernel/drivers/virtio/virtio.ko",
@@ -91,6 +95,10 @@ def test_modules_load_behind_their_dependencies():
     assert dep[0] == f"{order[0]}:"
     assert dep[4] == f"{order[4]}: {order[1]} {order[0]}"
     assert f"{folder}/kernel/drivers/net/e1000.ko" not in entries
+    ide = entries[f"{folder}/ide.load"][1].decode().split()
+    assert ide == ["kernel/drivers/ata/libata.ko", "kernel/drivers/ata/ata_piix.ko"]
+    assert f"{folder}/kernel/fs/isofs/isofs.ko" in entries
+    assert entries[f"{folder}/modules.alias"][1] == b"alias iso9660 isofs\nalias fs-iso9660 isofs\n"
 
 
 def test_module_names_and_compressions():
@@ -132,4 +140,26 @@ def test_poweroff_program():
         "mov eax, 0x3c",
         "mov edi, 1",
         "syscall",
+    ]
+
+
+def test_poweroff_program_for_i386():
+    program = poweroff.program("i386")
+    kind, machine, _, entry, headers = struct.unpack_from("<HHIII", program, 16)
+    load_type, offset, address, _, in_file, in_memory, flags, _ = struct.unpack_from("<8I", program, headers)
+    assert (program[4], kind, machine, load_type, offset, flags) == (1, 2, 3, 1, 0, 5)
+    assert in_file == in_memory == len(program)
+    code = Cs(CS_ARCH_X86, CS_MODE_32).disasm(program[entry - address :], entry)
+    assert [f"{i.mnemonic} {i.op_str}".strip() for i in code] == [
+        "mov eax, 0x65",
+        "mov ebx, 0x604",
+        "mov ecx, 2",
+        "mov edx, 1",
+        "int 0x80",
+        "mov edx, 0x604",
+        "mov eax, 0x2000",
+        "out dx, ax",
+        "mov eax, 1",
+        "mov ebx, 1",
+        "int 0x80",
     ]
