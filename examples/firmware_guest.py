@@ -14,7 +14,9 @@ with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "hello.bin"
     path.write_bytes(firmware.image("hello"))
     pool = FramePool(64 * MIB)
-    machine = Machine(GuestConfig(memory=32 * MIB, flat=FlatConfig(path, firmware.FLAT_ADDRESS)), pool)
+    machine = Machine(
+        GuestConfig(board="isa", memory=32 * MIB, flat=FlatConfig(path, firmware.FLAT_ADDRESS)), pool
+    )
     machine.boot()
     outcome = machine.run(Pcpu(pool))
 

@@ -1,8 +1,10 @@
 """A guest as people handle it: a machine with a name, a state and a life."""
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from emuvisor.errors import UsageError
 from emuvisor.host.states import GuestState, require
 from emuvisor.host.statistics import GuestStatistics
 from emuvisor.machine.config import GuestConfig
@@ -11,9 +13,15 @@ from emuvisor.machine.machine import Machine
 from emuvisor.machine.outcome import Outcome
 
 if TYPE_CHECKING:
+    from emuvisor.devices.display.screen import Screen
+    from emuvisor.devices.display.vga import Vga
+    from emuvisor.devices.mouse import Mouse
     from emuvisor.host.host import Host
 
 __all__ = ["Guest"]
+
+WHEEL_UP, WHEEL_DOWN = 1 << 3, 1 << 4
+"""Buttons 4 and 5 of a pointer, as X11 and VNC number them."""
 
 
 class Guest:
@@ -163,6 +171,60 @@ class Guest:
                 )
         console.unwatch(watch)
         return end is not None or found.is_set()
+
+    # ---- screen, keys, mouse, buttons ----
+
+    def screen(self) -> "Screen":
+        """What its display shows now. Raises UsageError on a board without one."""
+        display: Vga = self._part("display")
+        with self.host.lock:
+            return self.host.between_runs(self, display.screen)
+
+    def send_keys(self, *chords: str) -> None:
+        """Press and release keys: "ret", "ctrl-alt-delete", "f2"; the names are those of `devices.keymap`.
+
+        Raises UsageError for an unknown key, or on a board without a keyboard.
+        """
+        self._input("keyboard", lambda keyboard: [keyboard.send_keys(chord) for chord in chords])
+
+    def press(self, key: str, down: bool = True) -> None:
+        """Press the key, or release it. Raises UsageError for an unknown one, or on a board without a keyboard."""
+        self._input("keyboard", lambda keyboard: keyboard.press(key, down))
+
+    def type_keys(self, text: str) -> None:
+        """Type `text` on the keyboard, as `type` does on the serial console. Raises UsageError for a character that
+        the US layout does not have, or on a board without a keyboard."""
+        self._input("keyboard", lambda keyboard: keyboard.type_text(text))
+
+    def point(self, dx: int, dy: int, buttons: int = 0) -> None:
+        """Move the mouse by `dx` to the right and `dy` down, with a bit for each button that is held: left, middle,
+        right, and two for a turn of the wheel up and down. Raises UsageError on a board without a mouse."""
+
+        def act(mouse: "Mouse") -> None:
+            mouse.move(dx, dy)
+            for number in (1, 2, 3):
+                mouse.button(number, bool(buttons >> number - 1 & 1))
+            if buttons & (WHEEL_UP | WHEEL_DOWN):
+                mouse.wheel(1 if buttons & WHEEL_DOWN else -1)
+
+        self._input("mouse", act)
+
+    def press_power_button(self) -> None:
+        """Ask the guest's system to shut down, by ACPI. Raises UsageError when nobody in it listens."""
+        with self.host.lock:
+            if not self.host.between_runs(self, self.machine.board.press_power_button):
+                raise UsageError(f"guest {self.name!r}: nothing listens to the power button")
+
+    def _part(self, name: str) -> Any:
+        part = getattr(self.machine.board, name)
+        if part is None:
+            raise UsageError(f"guest {self.name!r}: the {self.config.board} board has no {name}")
+        return part
+
+    def _input(self, device: str, act: Callable[[Any], object]) -> None:
+        part = self._part(device)
+        with self.host.lock:
+            self.host.between_runs(self, lambda: act(part))
 
     # ---- numbers ----
 

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from emuvisor.cpu.models import CpuModel
 from emuvisor.cpu.pcpu import Pcpu
@@ -20,6 +20,8 @@ from emuvisor.memory import FramePool
 from emuvisor.units import GIB
 
 __all__ = ["DEFAULT_SLICE", "Host"]
+
+_T = TypeVar("_T")
 
 DEFAULT_SLICE = 10_000_000
 """Bytes of guest code that a guest runs before the next one's turn: about 5 ms of host time."""
@@ -133,6 +135,15 @@ class Host:
         guest.leaving = False
         self._queue.remove(guest.name)
         self._idle.discard(guest.name)
+
+    def between_runs(self, guest: Guest, function: Callable[[], _T]) -> _T:
+        """Call `function` while the guest is on no pCPU; afterwards it goes on. Devices take no locks."""
+        self.take_off(guest)
+        try:
+            return function()
+        finally:
+            if guest.state is GuestState.RUNNING:
+                self._enqueue(guest)
 
     def wake(self, guest: Guest) -> None:
         """Something happened that an idle guest may have been waiting for."""

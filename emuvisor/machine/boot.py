@@ -4,6 +4,7 @@ from pathlib import Path
 
 from emuvisor.errors import ImageError
 from emuvisor.firmware import image
+from emuvisor.images.firmware import firmware_file, video_bios_file
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.loaders.boot import Boot
 from emuvisor.machine.loaders.detect import load
@@ -11,7 +12,7 @@ from emuvisor.machine.loaders.flat import load_firmware, load_flat
 from emuvisor.machine.loaders.zero_page import Extras
 from emuvisor.units import GIB, format_size
 
-__all__ = ["boot_image"]
+__all__ = ["boot_image", "option_roms", "vga_bios"]
 
 MAX_IMAGE = 2 * GIB
 
@@ -26,17 +27,33 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def firmware_path(firmware: Path | str) -> Path:
+    """The file of `firmware`: a path, or a name in the image cache. Raises UsageError when it is not there."""
+    return firmware_file(firmware) if isinstance(firmware, str) else firmware
+
+
+def vga_bios(config: GuestConfig) -> bytes | None:
+    """The display's ROM: SeaBIOS runs its sister from there; others bring their own driver or need none."""
+    return _read(video_bios_file()) if config.firmware == "seabios" else None
+
+
+def option_roms(config: GuestConfig) -> list[tuple[str, bytes]]:
+    """The option ROMs by file name. Raises ImageError naming the file."""
+    return [(path.name, _read(path)) for path in config.option_roms]
+
+
 def boot_image(config: GuestConfig) -> Boot:
     """What `config` boots, ready to be put into memory. Raises ImageError naming the file."""
     memory = config.memory_map
     if config.kernel is not None:
         kernel = config.kernel
         initrd = _read(kernel.initrd) if kernel.initrd is not None else None
-        extras = Extras(initrd=initrd, cmdline=kernel.append)
+        extras = Extras(initrd=initrd, cmdline=kernel.append, acpi=config.board != "isa")
         return load(str(kernel.path), _read(kernel.path), memory, extras, kernel.decompressor)
     if config.flat is not None:
         flat = config.flat
         return load_flat(str(flat.path), _read(flat.path), flat.address, flat.mode, memory)
     if config.firmware is not None:
-        return load_firmware(str(config.firmware), _read(config.firmware))
+        path = firmware_path(config.firmware)
+        return load_firmware(str(path), _read(path), programs_chipset=True)
     return load_firmware("the built-in BIOS", image("bios"))

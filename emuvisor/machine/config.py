@@ -11,13 +11,14 @@
 
     [[disks]]
     path = "root.img"
-    readonly = true
+    overlay = "temporary"
 
 The keys are the fields of `GuestConfig` and of the tables in it. Unknown keys are errors.
 """
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from emuvisor.errors import ConfigError, UsageError
+from emuvisor.machine.choices import BoardName, ClockMode, DiskKind, FirmwareName
 from emuvisor.machine.loaders.flat import FlatMode
 from emuvisor.machine.loaders.linux import Decompressor
 from emuvisor.machine.memory_map import MemoryMap
@@ -33,7 +35,6 @@ from emuvisor.units import MIB, parse_size
 
 __all__ = [
     "DEFAULT_EPOCH_S",
-    "ClockMode",
     "DiskConfig",
     "FlatConfig",
     "GuestConfig",
@@ -42,13 +43,13 @@ __all__ = [
     "load_config",
 ]
 
-ClockMode = Literal["virtual", "host"]
-
 DEFAULT_EPOCH_S = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
 """Where a virtual clock starts: a fixed day, so that every run is the same."""
 EPOCH_END_S = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 MAX_VCPUS = 1
 MAX_SERIAL_PORTS = 4
+MAX_IDE_DRIVES = 4
+MAX_FLOPPIES = 2
 MAX_TIMEOUT_S = 365 * 24 * 3600
 MAX_CONFIG_SIZE = MIB
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -101,29 +102,47 @@ class FlatConfig:
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
-    """A raw disk image: a hard disk, or a floppy disk of 1.44 MB and the like."""
+    """A drive with a raw image in it: a hard disk, a CD-ROM (ISO 9660), or a floppy disk of 1.44 MB and the like.
+
+    `overlay` keeps the image as it is: what the guest writes goes to this file, made when it does not exist, or
+    with "temporary" is forgotten with the guest.
+    """
 
     path: Path
     readonly: bool = False
-    floppy: bool = False
+    kind: DiskKind = "disk"
+    overlay: Path | Literal["temporary"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("disks.kind", self.kind, get_args(DiskKind))
+        if self.overlay is not None and (self.readonly or self.kind != "disk"):
+            what = "a read-only disk" if self.kind == "disk" else f"a {self.kind}"
+            raise ConfigError(f"disks.overlay: {what} has none")
 
 
 @dataclass(frozen=True, slots=True)
 class GuestConfig:
     """Everything that defines a guest. Invalid values raise ConfigError naming key, value and limit.
 
+    board: "pc" (PCI, IDE, VGA, ACPI), "microvm" (nothing but what booting a kernel needs) or "isa" (a PC of 1990).
     memory: bytes, a multiple of 4 KiB from 1 MiB to 512 GiB.
     cpu: the name of a CPU model; None is the default one.
     clock: "virtual" counts what the guest runs and repeats exactly; "host" follows the wall clock.
     epoch_s: the real-time clock's start in seconds since 1970 (UTC). None: 2025-01-01 with a virtual
         clock, now with the host's.
+    firmware: a ROM image's path, or the name of one from the image cache ("seabios", "ovmf").
+    firmware_variables: a file in which OVMF keeps its variables; without one they are forgotten.
+    disks: at most 4 hard disks and CD-ROMs and 2 floppy disks.
+    option_roms: further ROM images that the firmware runs.
+    devices: devices of the user's, as "module:Class" or the name of an entry point.
     until: console text that ends the run as a success.
     timeout_s: wall-clock seconds after which the run is given up.
 
-    The guest boots `kernel`, `flat` or `firmware`, or else the first disk through emuvisor's own BIOS.
+    The guest boots `kernel` or `flat`, or else the first disk through `firmware` or emuvisor's own BIOS.
     """
 
     name: str = "guest"
+    board: BoardName = "pc"
     memory: int = 256 * MIB
     cpu: str | None = None
     vcpus: int = 1
@@ -131,14 +150,18 @@ class GuestConfig:
     epoch_s: int | None = None
     kernel: KernelConfig | None = None
     flat: FlatConfig | None = None
-    firmware: Path | None = None
+    firmware: Path | FirmwareName | None = None
+    firmware_variables: Path | None = None
     disks: tuple[DiskConfig, ...] = ()
+    option_roms: tuple[Path, ...] = ()
+    devices: tuple[str, ...] = ()
     serial_ports: int = 1
     until: str | None = None
     timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
+        _check_choice("board", self.board, get_args(BoardName))
         MemoryMap.for_ram(self.memory)
         if self.cpu is not None:
             _check_name("cpu", self.cpu)
@@ -156,6 +179,25 @@ class GuestConfig:
             raise ConfigError(f"{' and '.join(sources)}: a guest boots from one of kernel, flat and firmware")
         if not sources and not self.disks:
             raise ConfigError("nothing to boot from: give one of kernel, flat, firmware and disks")
+        self._check_board()
+
+    def _check_board(self) -> None:
+        """What this board has no place for."""
+        count = Counter(disk.kind for disk in self.disks)
+        if self.board == "pc":
+            if count["disk"] + count["cdrom"] > MAX_IDE_DRIVES:
+                raise ConfigError(f"disks: the pc board has {MAX_IDE_DRIVES} hard disks and CD-ROMs at most")
+            if count["floppy"] > MAX_FLOPPIES:
+                raise ConfigError(f"disks: the pc board has {MAX_FLOPPIES} floppy disks at most")
+            return
+        if isinstance(self.firmware, str):
+            raise ConfigError(f"firmware: {self.firmware} needs the pc board, this is {self.board}")
+        if self.option_roms:
+            raise ConfigError(f"option_roms: the {self.board} board has no bus for them")
+        if count["cdrom"]:
+            raise ConfigError(f"disks: the {self.board} board has no CD-ROM")
+        if self.board == "microvm" and self.disks:
+            raise ConfigError("disks: the microvm board has no disks")
 
     @property
     def memory_map(self) -> MemoryMap:
@@ -197,6 +239,7 @@ def from_mapping(data: Mapping[str, Any], source: str, folder: Path | None = Non
             GuestConfig,
             {
                 "name": table.text("name"),
+                "board": table.text("board"),
                 "memory": table.size("memory"),
                 "cpu": table.text("cpu"),
                 "vcpus": table.integer("vcpus"),
@@ -204,8 +247,11 @@ def from_mapping(data: Mapping[str, Any], source: str, folder: Path | None = Non
                 "epoch_s": table.epoch("epoch_s"),
                 "kernel": _kernel(table.table("kernel")),
                 "flat": _flat(table.table("flat")),
-                "firmware": table.path("firmware"),
+                "firmware": table.path("firmware", get_args(FirmwareName)),
+                "firmware_variables": table.path("firmware_variables"),
                 "disks": tuple(_disk(t) for t in table.tables("disks")),
+                "option_roms": tuple(table.paths("option_roms")),
+                "devices": tuple(table.texts("devices")),
                 "serial_ports": table.integer("serial_ports"),
                 "until": table.text("until"),
                 "timeout_s": table.number("timeout_s"),
@@ -244,7 +290,8 @@ def _disk(table: "_Table") -> DiskConfig:
         {
             "path": table.path("path"),
             "readonly": table.boolean("readonly"),
-            "floppy": table.boolean("floppy"),
+            "kind": table.text("kind"),
+            "overlay": table.path("overlay", ("temporary",)),
         },
     )
 
@@ -308,13 +355,27 @@ class _Table:
             return self._typed(key, int, "seconds since 1970 or a date and time")
         return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
 
-    def path(self, key: str) -> Path | None:
+    def path(self, key: str, names: tuple[str, ...] = ()) -> Path | str | None:
+        """A path, or one of `names`."""
         text = self.text(key)
-        if text is None:
-            return None
+        return text if text is None or text in names else self._path(key, text)
+
+    def _path(self, key: str, text: str) -> Path:
         if not text or "\0" in text:
             raise ConfigError(f"{self._key(key)}: {text!r} is not a path")
         return self._folder / text
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts."""
+        data: list[Any] = self._typed(key, list, "a list of texts") or []
+        for item in data:
+            if not isinstance(item, str):
+                raise ConfigError(f"{self._key(key)}: {item!r} is not text")
+        return data
+
+    def paths(self, key: str) -> list[Path]:
+        """A list of paths."""
+        return [self._path(key, text) for text in self.texts(key)]
 
     def table(self, key: str) -> "_Table | None":
         data = self._typed(key, dict, "a table")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -12,21 +13,20 @@ from emuvisor.cpu.exits import Exit, ExitReason
 from emuvisor.cpu.models import DEFAULT_MODEL, cpu_model
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.cpu.vcpu import Vcpu, bind
-from emuvisor.devices.blockdevice import BlockDevice
-from emuvisor.devices.rawdisk import RawDisk
 from emuvisor.errors import OutOfFrames
-from emuvisor.machine.boards.isa import IsaBoard, Wiring
-from emuvisor.machine.boot import boot_image
+from emuvisor.machine.boards.catalog import make_board
+from emuvisor.machine.boards.wiring import Drive, Wiring
+from emuvisor.machine.boot import boot_image, option_roms, vga_bios
 from emuvisor.machine.config import DEFAULT_EPOCH_S, GuestConfig
 from emuvisor.machine.console import Console, Watch
+from emuvisor.machine.disks import open_disk
 from emuvisor.machine.outcome import Ending, Outcome
 from emuvisor.memory import FramePool, GuestMemory
 
 __all__ = ["Activity", "Machine", "Readiness"]
 
-FIRST_FLOPPY = 0x00
-FIRST_HARD_DISK = 0x80
-"""BIOS drive numbers."""
+IA32_APIC_BASE = 0x1B
+"""Model-specific register: where the local APIC is, and whether it is on (Intel SDM vol. 4, table 2-2)."""
 FIRST_PACE = 2.0
 """Bytes of code that a guest runs in a nanosecond of host time, until it has been measured."""
 PACE_SAMPLE = 100_000
@@ -78,13 +78,20 @@ class Machine:
         self.on_reset: Callable[[], None] | None = None
         self._request: Outcome | None = None
         self._reset_requested = False
+        self._init_requested = False
         self._until: Watch | None = None
         self._pace = FIRST_PACE
-        self._disks: list[RawDisk] = []
 
-        self.clock: Clock = HostClock() if config.clock == "host" else VirtualClock(lambda: self.vcpu.work)
+        self.clock: Clock = HostClock() if config.clock == "host" else VirtualClock()
         self.clock.on_schedule = self._timer_armed
-        self.board = IsaBoard(self._wiring())
+        with ExitStack() as disks:
+            self.drives = [
+                Drive(disk.kind, disks.enter_context(closing(open_disk(disk)))) for disk in config.disks
+            ]
+            self.board = make_board(config.board, self._wiring())
+            self._disks = disks.pop_all()
+        if self.board.local_apic is not None:
+            self.model = self.model.with_apic()
         self.vcpu = Vcpu(
             bind(self.memory),
             SimpleNamespace(
@@ -94,11 +101,19 @@ class Machine:
                 mmio_write=self.board.mmio.write,
                 cpuid=self.model.cpuid,
                 acknowledge=self.board.acknowledge,
+                msr_read=self._msr_read,
+                msr_write=self._msr_write,
+                read_cr8=self._read_cr8,
+                write_cr8=self._write_cr8,
             ),
         )
         if isinstance(self.clock, HostClock):
             self.vcpu.host_clock = True
             self.vcpu.tsc_origin = time.monotonic_ns() - self.clock.now_ns()
+        elif isinstance(self.clock, VirtualClock):
+            self.clock.retired_ns = lambda: (
+                self.vcpu.work
+            )  # chips may ask for the time while the board is built
 
     @property
     def console(self) -> Console:
@@ -110,24 +125,26 @@ class Machine:
         epoch = config.epoch_s
         if epoch is None:
             epoch = int(time.time()) if config.clock == "host" else DEFAULT_EPOCH_S
-        self._disks = [RawDisk(disk.path, disk.readonly) for disk in config.disks]
-        drives: dict[int, BlockDevice] = {}
-        for disk, image in zip(config.disks, self._disks, strict=True):
-            first = FIRST_FLOPPY if disk.floppy else FIRST_HARD_DISK
-            drives[first + sum(number & FIRST_HARD_DISK == first for number in drives)] = image
         return Wiring(
             clock=self.clock,
             memory=self.memory,
             memory_map=config.memory_map,
             epoch=datetime.fromtimestamp(epoch, UTC),
             serial=[console.write for console in self.consoles],
-            drives=drives,
+            drives=self.drives,
             on_intr=self._intr,
             on_a20=self._a20,
             on_reset=self._reset_line,
             on_shutdown=lambda: self._end(Outcome(Ending.POWER_OFF)),
             on_exit=lambda code: self._end(Outcome(Ending.DEBUG_EXIT, code)),
             on_debug=self.debug.write,
+            on_nmi=self._nmi,
+            on_init=self._init,
+            on_panic=lambda: self._end(Outcome(Ending.PANIC)),
+            vcpus=config.vcpus,
+            vga_bios=vga_bios(config),
+            option_roms=option_roms(config),
+            devices=config.devices,
         )
 
     # ---- what devices ask of the machine ----
@@ -137,6 +154,13 @@ class Machine:
 
     def _a20(self, enabled: bool) -> None:
         self.vcpu.set_a20(enabled)
+
+    def _nmi(self) -> None:
+        self.vcpu.raise_nmi()
+
+    def _init(self) -> None:
+        self._init_requested = True
+        self.vcpu.leave()
 
     def _end(self, outcome: Outcome) -> None:
         self._request = outcome
@@ -149,6 +173,25 @@ class Machine:
     def _timer_armed(self, deadline_ns: int) -> None:
         self.vcpu.shorten(max(0, self.vcpu.work + self._work_until(deadline_ns)))
 
+    # ---- what the vCPU asks of its local APIC ----
+
+    def _msr_read(self, index: int) -> int | None:
+        apic = self.board.local_apic
+        return apic.base_msr if apic is not None and index == IA32_APIC_BASE else None
+
+    def _msr_write(self, index: int, value: int) -> bool:
+        apic = self.board.local_apic
+        return apic is not None and index == IA32_APIC_BASE and apic.write_base_msr(value)
+
+    def _read_cr8(self) -> int:
+        apic = self.board.local_apic
+        return 0 if apic is None else apic.tpr_cr8
+
+    def _write_cr8(self, value: int) -> None:
+        apic = self.board.local_apic
+        if apic is not None:
+            apic.tpr_cr8 = value
+
     # ---- power ----
 
     def boot(self) -> None:
@@ -159,13 +202,12 @@ class Machine:
         boot = boot_image(self.config)  # not kept: it is as large as the guest's first memory
         self.memory.reset()
         self.board.reset()
-        for rom in boot.roms:
-            self.memory.add_rom(rom.gpa, rom.data)
-        for piece in boot.pieces:
+        self.board.load_roms(boot.roms, boot.programs_chipset)
+        for piece in boot.pieces if boot.programs_chipset else (*boot.pieces, *self.board.tables()):
             self.memory.write(piece.gpa, piece.data)
         self.vcpu.state = boot.state
         self.outcome = self._request = None
-        self._reset_requested = False
+        self._reset_requested = self._init_requested = False
         self._watch_until()
 
     def _watch_until(self) -> None:
@@ -185,8 +227,7 @@ class Machine:
     def close(self) -> None:
         """Give memory and files back."""
         self.memory.close()
-        for disk in self._disks:
-            disk.close()
+        self._disks.close()
 
     # ---- running ----
 
@@ -234,6 +275,10 @@ class Machine:
         if self._reset_requested:
             self._reset_requested = False
             self.reset()
+            return _RUNNABLE
+        if self._init_requested:
+            self._init_requested = False
+            self.vcpu.init()
             return _RUNNABLE
         if result.reason is ExitReason.HALT:
             return self._halted()

@@ -19,13 +19,15 @@ class Ending(StrEnum):
     """It executed HLT with interrupts disabled: nothing can wake it."""
     SHUTDOWN = "triple-fault"
     """A fault while delivering a double fault."""
+    PANIC = "guest-panic"
+    """Its kernel said by pvpanic that it has crashed."""
     ENGINE = "engine-error"
     """The engine could not go on with it."""
     STOPPED = "stopped"
     """The host stopped it."""
 
 
-CRASHES = frozenset({Ending.SHUTDOWN, Ending.ENGINE})
+CRASHES = frozenset({Ending.SHUTDOWN, Ending.ENGINE, Ending.PANIC})
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,8 @@ def run_firmware(tmp_path: Path) -> Callable[..., Result]:
             (tmp_path / "disk.img").write_bytes(disk)
             disks = (DiskConfig(tmp_path / "disk.img"),)
         if name == "bios":
-            config = GuestConfig(memory=memory, firmware=image, disks=disks)
+            # On the pc board a BIOS has to program the chipset; ours leaves that to the host.
+            config = GuestConfig(board="isa", memory=memory, firmware=image, disks=disks)
         else:
             config = GuestConfig(memory=memory, flat=FlatConfig(image, firmware.FLAT_ADDRESS), disks=disks)
         pool = FramePool(POOL)

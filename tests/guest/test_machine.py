@@ -87,7 +87,9 @@ def test_a_guest_that_waits_for_input_only(build: Callable[..., Machine], pool: 
 def test_memory_above_the_pool_is_promised_but_not_given(tmp_path: Path) -> None:
     (tmp_path / "big.bin").write_bytes(bytes(range(1, 256)) * 64)
     pool = FramePool(8 * KIB)
-    machine = Machine(GuestConfig(memory=4 * MIB, flat=FlatConfig(tmp_path / "big.bin", 0x8000)), pool)
+    machine = Machine(
+        GuestConfig(board="isa", memory=4 * MIB, flat=FlatConfig(tmp_path / "big.bin", 0x8000)), pool
+    )
     with pytest.raises(
         OutOfFrames, match=r"^no frame for guest physical address 0xa000: the pool's 2 are taken$"
     ):
@@ -98,7 +100,9 @@ def test_a_starved_guest_goes_on_when_there_is_memory(tmp_path: Path) -> None:
     touch = b"\xb8\x00\x20\x8e\xd8\xa2\x00\x00"  # mov ax, 2000h; mov ds, ax; mov [0], al
     (tmp_path / "touch.bin").write_bytes(touch + POWER_OFF + FOREVER)
     pool = FramePool(8 * KIB)
-    machine = Machine(GuestConfig(memory=4 * MIB, flat=FlatConfig(tmp_path / "touch.bin", 0x8000)), pool)
+    machine = Machine(
+        GuestConfig(board="isa", memory=4 * MIB, flat=FlatConfig(tmp_path / "touch.bin", 0x8000)), pool
+    )
     machine.boot()
     pcpu, kept = Pcpu(pool), pool.take()
     assert machine.run_slice(pcpu, 1000).readiness is Readiness.STARVED
@@ -111,7 +115,7 @@ def test_a_floppy_boots(tmp_path: Path) -> None:
     image = tmp_path / "floppy.img"
     image.write_bytes(firmware.boot_disk("hello").ljust(1440 * KIB, b"\0"))
     pool = FramePool(32 * MIB)
-    machine = Machine(GuestConfig(memory=16 * MIB, disks=(DiskConfig(image, floppy=True),)), pool)
+    machine = Machine(GuestConfig(memory=16 * MIB, disks=(DiskConfig(image, kind="floppy"),)), pool)
     machine.boot()
     assert machine.run(Pcpu(pool)) == Outcome(Ending.POWER_OFF)
     assert "Booting from drive 00h" in machine.console.text

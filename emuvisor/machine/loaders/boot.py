@@ -43,13 +43,15 @@ class Boot:
 
     The machine gives the guest RAM that reads as zeros (the pieces' `zeros` count on it), writes `pieces`
     there, makes `roms` read-only memory, and starts the boot vCPU with `state`. `format` says what the image
-    turned out to be.
+    turned out to be. `programs_chipset`: firmware that starts from reset sets the board up by itself; otherwise the
+    machine leaves it as firmware would have, with ACPI and MP tables in memory.
     """
 
     format: str
     state: CpuState
     pieces: list[Piece] = field(default_factory=list)
     roms: list[Piece] = field(default_factory=list)
+    programs_chipset: bool = False
 
 
 def check_pieces(name: str, pieces: Iterable[Piece], memory: MemoryMap) -> list[Piece]:

@@ -42,10 +42,10 @@ def load_flat(name: str, data: bytes, address: int, mode: FlatMode, memory: Memo
     return Boot(f"flat binary ({mode})", state, pieces)
 
 
-def load_firmware(name: str, data: bytes) -> Boot:
+def load_firmware(name: str, data: bytes, programs_chipset: bool = False) -> Boot:
     """A ROM that ends at 4 GiB, with its last 128 KiB also below 1 MiB; the processor starts from reset.
 
-    Raises ImageError unless the size is a multiple of 4 KiB up to 16 MiB.
+    `programs_chipset` as in `Boot`. Raises ImageError unless the size is a multiple of 4 KiB up to 16 MiB.
     """
     if not data or len(data) % PAGE_SIZE or len(data) > MAX_ROM_SIZE:
         raise ImageError(
@@ -57,4 +57,4 @@ def load_firmware(name: str, data: bytes) -> Boot:
         Piece(BIOS_END - len(shadow), shadow, "ROM below 1 MiB"),
         Piece(RESET_ROM_END - len(data), data, "ROM below 4 GiB"),
     ]
-    return Boot("firmware", CpuState(), roms=roms)
+    return Boot("firmware", CpuState(), roms=roms, programs_chipset=programs_chipset)

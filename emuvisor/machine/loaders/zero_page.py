@@ -12,7 +12,19 @@ from emuvisor.machine.loaders.entry import CMDLINE_ADDRESS, CMDLINE_LIMIT, INFO_
 from emuvisor.machine.memory_map import BIOS_END, MemoryMap
 from emuvisor.units import KIB, PAGE_SIZE
 
-__all__ = ["HDRS_MAGIC", "SETUP_HEADER", "Extras", "Kernel", "build", "encode_cmdline", "place_initrd"]
+__all__ = [
+    "HDRS_MAGIC",
+    "RSDP_ADDRESS",
+    "SETUP_HEADER",
+    "Extras",
+    "Kernel",
+    "build",
+    "encode_cmdline",
+    "place_initrd",
+]
+
+RSDP_ADDRESS = 0xE0000
+"""Where boards with ACPI have their root pointer when no firmware brings one."""
 
 SETUP_HEADER = 0x1F1
 """Where the setup header begins, in a bzImage and in the zero page."""
@@ -25,6 +37,7 @@ SCREEN_INFO_LINES = 0x0E
 SCREEN_INFO_IS_VGA = 0x0F
 SCREEN_INFO_POINTS = 0x10
 EXT_MEM_K = 0x002
+ACPI_RSDP_ADDR = 0x070
 ALT_MEM_K = 0x1E0
 E820_ENTRIES = 0x1E8
 VID_MODE = 0x1FA
@@ -55,12 +68,14 @@ VMLINUX_PROTOCOL = 0x20C
 class Extras:
     """What a kernel gets beside itself.
 
-    `text_mode` tells it that the display is in VGA text mode 3; otherwise there is no display.
+    `text_mode` tells it that the display is in VGA text mode 3; otherwise there is no display. `acpi`: the board has
+    put its ACPI root pointer at `RSDP_ADDRESS`.
     """
 
     initrd: bytes | None = None
     cmdline: str = ""
     text_mode: bool = False
+    acpi: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +114,8 @@ def build(name: str, kernel: Kernel, extras: Extras, memory: MemoryMap) -> list[
     if kernel.code32_start:
         struct.pack_into("<I", page, CODE32_START, kernel.code32_start)
     _write_memory(page, memory)
+    if extras.acpi:
+        struct.pack_into("<Q", page, ACPI_RSDP_ADDR, RSDP_ADDRESS)
     if extras.text_mode:
         page[SCREEN_INFO_MODE] = VGA_TEXT_MODE
         page[SCREEN_INFO_COLUMNS] = TEXT_COLUMNS

@@ -1,4 +1,5 @@
-"""Small guests in real mode for the tests of the host, written to disk as flat binaries."""
+"""Small guests in real mode for the tests of the host, written to disk as flat binaries; on the isa board, whose
+guests have no frame but what they touch."""
 
 from functools import cache
 
@@ -52,7 +53,7 @@ class Maker:
     def config(self, name, source, memory=MIB, **fields):
         path = self.folder / f"{name}.bin"
         path.write_bytes(asm(source))
-        return GuestConfig(name=name, memory=memory, flat=FlatConfig(path, ADDRESS), **fields)
+        return GuestConfig(name=name, board="isa", memory=memory, flat=FlatConfig(path, ADDRESS), **fields)
 
     def __call__(self, host, name, source, **fields):
         return host.create(self.config(name, source, **fields))

@@ -26,6 +26,7 @@ def refused(data: dict, source: str = "guest.toml") -> str:
 def test_everything_from_toml(tmp_path):
     (tmp_path / "guest.toml").write_text("""
         name = "debian-1"
+        board = "pc"
         memory = "512M"
         cpu = "base"
         vcpus = 1
@@ -34,6 +35,8 @@ def test_everything_from_toml(tmp_path):
         serial_ports = 2
         until = "login:"
         timeout_s = 60
+        option_roms = ["net.rom"]
+        devices = ["my:Lamp"]
 
         [kernel]
         path = "vmlinuz"
@@ -46,16 +49,27 @@ def test_everything_from_toml(tmp_path):
         readonly = true
         [[disks]]
         path = "b.img"
+        overlay = "b.overlay"
+        [[disks]]
+        path = "c.iso"
+        kind = "cdrom"
     """)
     assert load_config(tmp_path / "guest.toml") == GuestConfig(
         name="debian-1",
+        board="pc",
         memory=512 << 20,
         cpu="base",
         vcpus=1,
         clock="host",
         epoch_s=1748779200,
         kernel=KernelConfig(tmp_path / "vmlinuz", Path("/abs/initrd"), "quiet", "guest"),
-        disks=(DiskConfig(tmp_path / "a.img", True), DiskConfig(tmp_path / "b.img")),
+        disks=(
+            DiskConfig(tmp_path / "a.img", True),
+            DiskConfig(tmp_path / "b.img", overlay=tmp_path / "b.overlay"),
+            DiskConfig(tmp_path / "c.iso", kind="cdrom"),
+        ),
+        option_roms=(tmp_path / "net.rom",),
+        devices=("my:Lamp",),
         serial_ports=2,
         until="login:",
         timeout_s=60,
@@ -108,6 +122,20 @@ def test_other_boot_sources():
         ({**KERNEL, "timeout_s": float("nan")}, "timeout_s: nan is not more than 0 and at most 31536000"),
         ({**KERNEL, "epoch_s": -1}, "epoch_s: -1 is outside 0 to 4102444799"),
         ({**KERNEL, "epoch_s": "now"}, "epoch_s: 'now' is not seconds since 1970 or a date and time"),
+        ({**KERNEL, "board": "q35"}, "board: 'q35' is not one of pc, microvm, isa"),
+        ({"disks": [{"path": "d", "kind": "tape"}]}, "disks.kind: 'tape' is not one of disk, cdrom, floppy"),
+        ({"disks": [{"path": "d", "readonly": True, "overlay": "temporary"}]},
+         "disks.overlay: a read-only disk has none"),
+        ({"disks": [{"path": "d", "kind": "cdrom", "overlay": "o"}]}, "disks.overlay: a cdrom has none"),
+        ({"board": "pc", "disks": [{"path": "d"}] * 5}, "disks: the pc board has 4 hard disks and CD-ROMs at most"),
+        ({"board": "pc", "disks": [{"path": "d", "kind": "floppy"}] * 3},
+         "disks: the pc board has 2 floppy disks at most"),
+        ({"board": "isa", "firmware": "seabios"}, "firmware: seabios needs the pc board, this is isa"),
+        ({**KERNEL, "board": "isa", "option_roms": ["r"]}, "option_roms: the isa board has no bus for them"),
+        ({"board": "isa", "disks": [{"path": "d", "kind": "cdrom"}]}, "disks: the isa board has no CD-ROM"),
+        ({**KERNEL, "board": "microvm", "disks": [{"path": "d"}]}, "disks: the microvm board has no disks"),
+        ({**KERNEL, "devices": [1]}, "devices: 1 is not text"),
+        ({**KERNEL, "option_roms": [""]}, "option_roms: '' is not a path"),
     ],
 )  # fmt: skip
 def test_refused(data, message):

@@ -1,0 +1,181 @@
+"""The microvm board: APICs, hardware-reduced ACPI and serial ports; the 8259s, the timer and the clock for kernels that
+want them. No PCI, no display, no keyboard. A kernel finds nothing here to look for or wait for, so it boots fastest.
+
+This file is the machine's I/O map; the addresses of what all PCs have are in legacy.py.
+"""
+
+from collections.abc import Sequence
+
+from emuvisor.bus.bus import Bus
+from emuvisor.bus.irq import InterruptLine
+from emuvisor.devices import sleep_control
+from emuvisor.devices.apic.apic_bus import ApicBus
+from emuvisor.devices.apic.io_apic import IoApic
+from emuvisor.devices.apic.local_apic import LocalApic
+from emuvisor.devices.debug_exit import DebugExit
+from emuvisor.devices.debugcon import DebugConsole
+from emuvisor.devices.pic import PicPair
+from emuvisor.devices.pit import I8254
+from emuvisor.devices.post import PostPort
+from emuvisor.devices.rtc import MC146818
+from emuvisor.devices.shutdown import PowerManagementControl, ShutdownPort
+from emuvisor.devices.speaker import SpeakerPort
+from emuvisor.devices.storage.biosdisk import BiosDisk
+from emuvisor.devices.uart import NS16550A
+from emuvisor.machine.boards import legacy
+from emuvisor.machine.boards.plugins import plug_devices
+from emuvisor.machine.boards.wiring import Wiring, bios_drives
+from emuvisor.machine.loaders.boot import Piece
+from emuvisor.machine.memory_map import BIOS_END
+from emuvisor.machine.tables.install import table_pieces
+from emuvisor.machine.tables.platform import IsaDevice, Platform, SleepRegisters
+
+__all__ = ["MicrovmBoard"]
+
+# The I/O map beyond legacy.py: (first port, number of ports), (address, length)
+PM1A_CONTROL = (0x604, 2)
+"""Not in the ACPI tables: for guests without ACPI."""
+SLEEP_CONTROL = (0x608, sleep_control.PORT_COUNT)
+IO_APIC = (0xFEC00000, 0x1000)
+LOCAL_APIC = (0xFEE00000, 0x1000)
+
+PIN_TIMER = 2
+"""The I/O APIC's pin for IRQ 0."""
+IRQ_CASCADE = 2
+F_SEGMENT = 0xF0000
+
+
+class MicrovmBoard:
+    """Which chip sits where, and which wire goes to which pin."""
+
+    display = None
+    keyboard = None
+    mouse = None
+    pci = None
+
+    def __init__(self, wiring: Wiring) -> None:
+        w = wiring
+        self.clock = w.clock
+        self.memory = w.memory
+        self.ports = Bus("port", legacy.PORT_SPACE)
+        self.mmio = Bus("memory", legacy.MMIO_SPACE)
+        self._rom_in_f_segment = False
+
+        apic_bus = ApicBus()
+        self.local_apic = LocalApic(
+            clock=w.clock,
+            apic_id=0,
+            bus=apic_bus,
+            on_intr=w.on_intr,
+            on_nmi=w.on_nmi,
+            on_init=w.on_init,
+            on_sipi=lambda _vector: None,  # the only processor is the one that runs
+            extint=self._acknowledge_pic,
+        )
+        self.io_apic = IoApic(bus=apic_bus)
+        self.pic = PicPair(self.local_apic.lint0)
+        self.isa = legacy.IsaLines([self._pins(irq) for irq in range(legacy.ISA_IRQS)])
+
+        self.pit = I8254(clock=w.clock, irq=self.isa.input(legacy.IRQ_TIMER, "timer"))
+        self.speaker = SpeakerPort(pit=self.pit)
+        self.rtc = MC146818(clock=w.clock, irq=self.isa.input(legacy.IRQ_RTC, "RTC"), epoch=w.epoch)
+        self.post = PostPort()
+        self.debug_console = DebugConsole(sink=w.on_debug)
+        self.firmware_console = DebugConsole(sink=w.on_debug)
+        self.debug_exit = DebugExit(on_exit=w.on_exit)
+        self.power = PowerManagementControl(on_shutdown=w.on_shutdown)
+        self.sleep_control = sleep_control.SleepControl(on_shutdown=w.on_shutdown, on_reset=w.on_reset)
+        self.shutdown = ShutdownPort(on_shutdown=w.on_shutdown)
+        self.bios_disk = BiosDisk(w.memory, bios_drives(w.drives))
+        self.uarts = [
+            NS16550A(
+                name=f"COM{n + 1}",
+                clock=w.clock,
+                irq=self.isa.input(legacy.IRQ_COM[n], f"COM{n + 1}"),
+                sink=sink,
+            )
+            for n, sink in enumerate(w.serial)
+        ]
+
+        attach = self.ports.attach
+        attach(*legacy.PIC_MASTER, self.pic.master, width=1)
+        attach(*legacy.PIC_SLAVE, self.pic.slave, width=1)
+        attach(*legacy.ELCR, self.pic.elcr, width=1)
+        attach(*legacy.PIT, self.pit, width=1)
+        attach(*legacy.SPEAKER, self.speaker, width=1)
+        attach(*legacy.RTC, self.rtc, width=1)
+        attach(*legacy.POST, self.post, width=1)
+        attach(*legacy.DEBUG_CONSOLE, self.debug_console, width=1)
+        attach(*legacy.FIRMWARE_CONSOLE, self.firmware_console, width=1)
+        attach(*legacy.DEBUG_EXIT, self.debug_exit, width=4)
+        attach(*PM1A_CONTROL, self.power, width=2)
+        attach(*SLEEP_CONTROL, self.sleep_control, width=1)
+        attach(*legacy.BIOS_DISK, self.bios_disk, width=4)
+        attach(*legacy.SHUTDOWN, self.shutdown, width=1)
+        for uart, place in zip(self.uarts, legacy.COM, strict=False):
+            attach(*place, uart, width=1)
+        self.mmio.attach(*IO_APIC, self.io_apic, width=4)
+        self.mmio.attach(*LOCAL_APIC, self.local_apic, width=4)
+        for address, (value, size) in legacy.memory_sizes(w.memory_map).items():
+            for i in range(size):
+                self.rtc.set_cmos(address + i, value >> 8 * i & 0xFF)
+        self.user_devices = plug_devices(self, w.devices)
+        self.platform = self._platform(w)
+
+    def _acknowledge_pic(self) -> int:
+        return self.pic.acknowledge()
+
+    def _pins(self, irq: int) -> tuple[InterruptLine, ...]:
+        """The inputs of both interrupt controllers that ISA interrupt `irq` drives."""
+        if irq == IRQ_CASCADE:
+            return ()
+        pin = PIN_TIMER if irq == legacy.IRQ_TIMER else irq
+        return self.pic.lines[irq], self.io_apic.lines[pin]
+
+    def _platform(self, w: Wiring) -> Platform:
+        """The board as its tables describe it."""
+        serial = tuple(
+            IsaDevice(uart.name, "PNP0501", (legacy.COM[n],), legacy.IRQ_COM[n], uid=n + 1)
+            for n, uart in enumerate(self.uarts)
+        )
+        clock = IsaDevice("RTC", "PNP0B00", (legacy.RTC,), legacy.IRQ_RTC)
+        first = SLEEP_CONTROL[0]
+        return Platform(
+            memory_map=w.memory_map,
+            power=SleepRegisters(
+                control=first + sleep_control.SLEEP_CONTROL,
+                status=first + sleep_control.SLEEP_STATUS,
+                s5=sleep_control.SLP_TYP_S5,
+                reset_port=first + sleep_control.RESET,
+                reset_value=sleep_control.RESET_VALUE,
+            ),
+            local_apic=LOCAL_APIC[0],
+            io_apic=IO_APIC[0],
+            isa=(*serial, clock),
+            devices=b"".join(device.acpi() for device in self.user_devices if hasattr(device, "acpi")),
+        )
+
+    def acknowledge(self) -> int | None:
+        """The interrupt controller's vector for the interrupt that the processor now takes."""
+        return self.local_apic.acknowledge()
+
+    def load_roms(self, roms: Sequence[Piece], programs_chipset: bool) -> None:
+        """ROMs take the place of RAM; the APIC is in virtual wire mode unless firmware cares for it."""
+        for rom in roms:
+            self.memory.add_rom(rom.gpa, rom.data)
+        self._rom_in_f_segment = any(rom.gpa < BIOS_END and rom.end > F_SEGMENT for rom in roms)
+        if not programs_chipset:
+            self.local_apic.set_virtual_wire()
+
+    def tables(self) -> list[Piece]:
+        """ACPI, MP and SMBIOS tables."""
+        return table_pieces(self.platform, self._rom_in_f_segment)
+
+    def press_power_button(self) -> bool:
+        """There is none."""
+        return False
+
+    def reset(self) -> None:
+        """The reset line: every chip back to its power-on state."""
+        legacy.reset_chips(self.ports, self.mmio)
+        self.pic.reset()
