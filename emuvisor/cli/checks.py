@@ -247,7 +247,8 @@ def _image_check(name: str) -> Callable[[], Finding]:
     return check
 
 
-IMAGES = ("debian", "debian-memtest")
+IMAGES = ("debian", "seabios")
+"""Those that people start with."""
 CHECKS: tuple[tuple[str, Callable[[], Finding], bool], ...] = (
     ("Python", check_python, True),
     ("system", check_system, False),

@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from emuvisor.errors import UsageError
-from emuvisor.images import cache, debian
+from emuvisor.images import cache
+from emuvisor.images.recipes import RECIPES
+from emuvisor.machine.choices import ClockMode
 from emuvisor.machine.config import (
-    ClockMode,
     DiskConfig,
     FlatConfig,
     GuestConfig,
     KernelConfig,
     load_config,
 )
-from emuvisor.machine.loaders.linux import Decompressor
 from emuvisor.memory.stage2 import MAX_FRAMES
 from emuvisor.units import MIB, PAGE_SIZE
 
@@ -24,8 +24,8 @@ __all__ = ["configs", "pool_size"]
 
 _SOURCES = ("image", "kernel", "flat", "firmware")
 _KERNEL_PARTS = ("initrd", "append", "decompressor")
-_BOOT_OPTIONS = (*_SOURCES, *_KERNEL_PARTS, "disk")
-_VALUES = ("name", "memory", "cpu", "clock", "until")
+_BOOT_OPTIONS = (*_SOURCES, *_KERNEL_PARTS, "disk", "option_rom", "device", "firmware_variables")
+_VALUES = ("name", "board", "memory", "cpu", "clock", "until")
 
 FIRMWARE_SIZE = MIB
 """A guest's ROMs, which count beside its RAM."""
@@ -53,7 +53,7 @@ def pool_size(guests: Iterable[GuestConfig]) -> int:
 
 def _given(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
     """Which options of `names` were given, as they are written."""
-    return [f"--{name}" for name in names if getattr(args, name) is not None]
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
 
 
 def _from_files(args: argparse.Namespace, values: dict[str, Any]) -> list[GuestConfig]:
@@ -76,13 +76,17 @@ def _boot(args: argparse.Namespace) -> dict[str, Any]:
     if not sources and not args.disk:
         raise UsageError("nothing to boot: give --image, --kernel, --flat, --firmware, --disk or --config")
     boot: dict[str, Any] = {
-        "disks": tuple(
-            DiskConfig(path, readonly="readonly" in options, floppy="floppy" in options)
-            for path, options in args.disk or ()
-        )
+        "disks": tuple(DiskConfig(**disk) for disk in args.disk or ()),
+        "option_roms": tuple(args.option_rom or ()),
+        "devices": tuple(args.device or ()),
+        "firmware_variables": args.firmware_variables,
     }
-    if args.image is not None or args.kernel is not None:
-        boot["kernel"] = _kernel(args)
+    if args.image is not None:
+        boot |= _image(args, boot["disks"])
+    elif args.kernel is not None:
+        boot["kernel"] = KernelConfig(
+            args.kernel, args.initrd, args.append or "", args.decompressor or "host"
+        )
     elif parts := _given(args, _KERNEL_PARTS):
         raise UsageError(f"{', '.join(parts)} without --kernel or --image")
     if args.flat is not None:
@@ -93,18 +97,23 @@ def _boot(args: argparse.Namespace) -> dict[str, Any]:
     return boot
 
 
-def _kernel(args: argparse.Namespace) -> KernelConfig:
-    decompressor: Decompressor = args.decompressor or "host"
-    if args.image is None:
-        return KernelConfig(args.kernel, args.initrd, args.append or "", decompressor)
-    if args.initrd is not None:
-        raise UsageError("--initrd with --image: the image has its own")
+def _image(args: argparse.Namespace, disks: tuple[DiskConfig, ...]) -> dict[str, Any]:
+    """How the image `args.image` boots: its kernel, or its disk, which stays as it is."""
     image = cache.find(args.image)
     if image is None:
-        if args.image in debian.RECIPES:
+        if args.image in RECIPES:
             raise UsageError(
                 f"the image {args.image!r} is not here yet; get it with: emuvisor images pull {args.image}"
             )
         raise UsageError(f"there is no image {args.image!r}; 'emuvisor images list' shows what there is")
-    append = " ".join(part for part in (image.append, args.append) if part)
-    return KernelConfig(image.kernel, image.initrd, append, decompressor)
+    if image.kernel is not None:
+        if args.initrd is not None:
+            raise UsageError("--initrd with --image: the image has its own")
+        append = " ".join(part for part in (image.append, args.append) if part)
+        return {"kernel": KernelConfig(image.kernel, image.initrd, append, args.decompressor or "host")}
+    if image.disk is None:
+        raise UsageError(f"the image {args.image!r} is firmware; boot a disk with --firmware {args.image}")
+    if parts := _given(args, _KERNEL_PARTS):
+        raise UsageError(f"{', '.join(parts)} with --image {args.image}, which boots from its disk")
+    system = DiskConfig(image.disk, overlay="temporary")
+    return {"disks": (system, *disks), "firmware": image.firmware}

@@ -30,7 +30,7 @@ class Cut(StrEnum):
     LEFT = "left"
 
 
-_CRASHES = frozenset({Ending.SHUTDOWN, Ending.ENGINE, Ending.HALTED, Cut.NO_MEMORY})
+_CRASHES = frozenset({Ending.SHUTDOWN, Ending.ENGINE, Ending.HALTED, Ending.PANIC, Cut.NO_MEMORY})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,29 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from emuvisor.cli.keyboard import HELP_TEXT, Key, Keyboard
 from emuvisor.cli.results import Cut, Result
 from emuvisor.cli.screen import Screen
+from emuvisor.cli.screen_keys import chords
 from emuvisor.cli.terminal import raw_terminal
 from emuvisor.host import Guest, GuestState, Host
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import PAGE_SIZE, format_size
 
+if TYPE_CHECKING:
+    from emuvisor.cli.display_text import TextDisplay
+
 __all__ = ["Session"]
 
 REFRESH_S = 0.004
 """Output is written at most this often: a guest prints byte by byte."""
+FRAME_S = 0.1
+"""How often a display is drawn."""
 RETRY_S = 0.02
 """How soon to look again whether the guest took what it was sent."""
 
@@ -48,12 +55,25 @@ class _Wakeup:
 
 
 class Session:
-    """Runs guests on `host` and shows on `screen` what they print; `keyboard` types to the only one."""
+    """Runs guests on `host` and shows on `screen` what they print; `keyboard` types to the only one.
 
-    def __init__(self, host: Host, screen: Screen, keyboard: Keyboard | None = None) -> None:
+    With a `display` the only guest's screen is shown there, and `keyboard` is its PC keyboard. `attach` is called with
+    each guest before it starts.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        screen: Screen,
+        keyboard: Keyboard | None = None,
+        display: "TextDisplay | None" = None,
+        attach: Callable[[Guest], None] = lambda _guest: None,
+    ) -> None:
         self._host = host
         self._screen = screen
         self._keyboard = keyboard
+        self._display = display
+        self._attach = attach
         self._live: list[Guest] = []
         self._results: dict[str, Result] = {}
         self._started = 0.0
@@ -80,6 +100,7 @@ class Session:
         listener = self._screen.listener(config.name)
         if listener is not None and guest.machine.consoles:
             guest.console.listeners.append(listener)
+        self._attach(guest)
         return guest
 
     @contextmanager
@@ -118,10 +139,13 @@ class Session:
         keyboard = self._keyboard
         if keyboard is not None and not keyboard.at_end:
             # A terminal is read at once, for the command keys' sake; a pipe when the guest listens.
-            if keyboard.terminal or self._listens(self._live[0]):
+            if keyboard.terminal or self._display is not None or self._listens(self._live[0]):
                 sources.append(keyboard.descriptor)
             else:
                 timeout = RETRY_S if timeout is None else min(timeout, RETRY_S)
+        if self._display is not None:
+            self._display.update(self._live[0].screen())
+            timeout = FRAME_S if timeout is None else min(timeout, FRAME_S)
         ready = select.select(sources, (), (), timeout)[0]
         wakeup.clear()
         if keyboard is not None and keyboard.descriptor in ready:
@@ -147,8 +171,18 @@ class Session:
                     self._cut(guest, Cut.LEFT)
                 print("\nemuvisor: switched off", file=sys.stderr)
                 return
-            elif isinstance(item, bytes):
+            elif isinstance(item, bytes) and self._display is None:
                 self._live[0].type(item)
+            elif isinstance(item, bytes):
+                self._press(self._live[0], item.decode(errors="ignore"))
+
+    @staticmethod
+    def _press(guest: Guest, text: str) -> None:
+        for key, chord in chords(text):
+            if chord:
+                guest.send_keys(key)
+            else:
+                guest.type_keys(key)
 
     def _collect(self) -> None:
         """Record what has ended, and end what has no time left, or no memory and nobody to wait for."""

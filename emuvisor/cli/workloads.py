@@ -12,7 +12,8 @@ from typing import Protocol
 from emuvisor.errors import StateError
 from emuvisor.firmware import boot_disk
 from emuvisor.host import Guest, GuestStatistics, Host
-from emuvisor.machine.config import ClockMode, DiskConfig, GuestConfig
+from emuvisor.machine.choices import ClockMode
+from emuvisor.machine.config import DiskConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
 

@@ -12,7 +12,7 @@ import pytest
 from emuvisor.cli import checks, main
 from emuvisor.cli.checks import Finding, Status
 from emuvisor.errors import EngineError
-from emuvisor.images import debian
+from emuvisor.images.recipes import RECIPES
 from emuvisor.units import GIB, MIB
 
 Capture = pytest.CaptureFixture[str]
@@ -163,5 +163,5 @@ def test_images_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     )
 
 
-def test_every_image_that_can_be_pulled_is_looked_for() -> None:
-    assert set(debian.RECIPES) == set(checks.IMAGES)
+def test_the_images_looked_for_can_be_pulled() -> None:
+    assert set(checks.IMAGES) <= set(RECIPES)

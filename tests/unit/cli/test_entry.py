@@ -60,7 +60,9 @@ def test_what_is_a_bug_shows_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "--flat", "guest.bin"], "emuvisor run: error: argument --flat: 'guest.bin' is not "
          "PATH@ADDRESS[,MODE], such as guest.bin@0x8000,real16"),
         (["run", "--disk", ",readonly"], "emuvisor run: error: argument --disk: ',readonly' is not "
-         "PATH[,readonly][,floppy]"),
+         "PATH[,readonly][,cdrom|floppy][,overlay=PATH|temporary]"),
+        (["run", "--disk", "a.img,sideways"], "emuvisor run: error: argument --disk: 'a.img,sideways' is not "
+         "PATH[,readonly][,cdrom|floppy][,overlay=PATH|temporary]"),
     ],
 )  # fmt: skip
 def test_bad_options(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

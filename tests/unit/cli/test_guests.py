@@ -22,7 +22,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cache.Image:
     """An installed image, tiny."""
     monkeypatch.setenv("EMUVISOR_CACHE", str(tmp_path))
     files = {"vmlinuz": b"kernel", "initrd": b"ramdisk"}
-    return cache.install("tiny", Recipe(files, "vmlinuz", {}, "initrd", "console=ttyS0"))
+    return cache.install("tiny", Recipe(files, {}, "vmlinuz", "initrd", "console=ttyS0"))
 
 
 def test_a_kernel_with_everything() -> None:
@@ -37,7 +37,7 @@ def test_a_kernel_with_everything() -> None:
         cpu="haswell",
         clock="host",
         kernel=KernelConfig(Path("vmlinuz"), Path("initrd"), "quiet", "guest"),
-        disks=(DiskConfig(Path("a.img")), DiskConfig(Path("b.img"), readonly=True, floppy=True)),
+        disks=(DiskConfig(Path("a.img")), DiskConfig(Path("b.img"), readonly=True, kind="floppy")),
         until="login:",
         timeout_s=2.5,
     )
@@ -59,6 +59,40 @@ def test_a_disk_alone_boots_through_the_bios() -> None:
 
 def test_a_bios_of_ones_own() -> None:
     assert configs("--firmware", "bios.bin")[0].firmware == Path("bios.bin")
+
+
+def test_drives_of_every_kind() -> None:
+    options = ("a.img,overlay=a.overlay", "b.img,overlay=temporary", "c.iso,cdrom", "d.img,floppy,readonly")
+    (config,) = configs(*(word for option in options for word in ("--disk", option)))
+    assert config.disks == (
+        DiskConfig(Path("a.img"), overlay=Path("a.overlay")),
+        DiskConfig(Path("b.img"), overlay="temporary"),
+        DiskConfig(Path("c.iso"), kind="cdrom"),
+        DiskConfig(Path("d.img"), readonly=True, kind="floppy"),
+    )
+
+
+def test_board_firmware_and_devices() -> None:
+    (config,) = configs(
+        *("--disk", "a.img", "--board", "pc", "--firmware", "seabios", "--device", "my:Lamp"),
+        *("--option-rom", "net.rom", "--firmware-variables", "vars.fd"),
+    )
+    assert config == GuestConfig(
+        board="pc",
+        firmware="seabios",
+        firmware_variables=Path("vars.fd"),
+        disks=(DiskConfig(Path("a.img")),),
+        option_roms=(Path("net.rom"),),
+        devices=("my:Lamp",),
+    )
+
+
+def test_an_image_that_boots_from_its_disk(image: cache.Image) -> None:
+    cache.install("system", Recipe({"disk.img": b"disk"}, {}, disk="disk.img", firmware="seabios"))
+    (config,) = configs("--image", "system", "--disk", "more.img")
+    assert config.firmware == "seabios"
+    first, second = config.disks
+    assert (first.path.name, first.overlay, second) == ("disk.img", "temporary", DiskConfig(Path("more.img")))
 
 
 def test_an_image(image: cache.Image) -> None:

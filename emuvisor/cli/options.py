@@ -1,0 +1,137 @@
+"""The options that say what guest to run, shared by the commands that run one."""
+
+import argparse
+from argparse import ArgumentTypeError
+from pathlib import Path
+from typing import Any, get_args
+
+from emuvisor.errors import UsageError
+from emuvisor.machine.choices import BoardName, FirmwareName
+from emuvisor.units import parse_size
+
+__all__ = [
+    "add_guest_options",
+    "parse_disk",
+    "parse_firmware",
+    "parse_flat",
+    "parse_seconds",
+    "parse_size_option",
+]
+
+DISK_FORM = "PATH[,readonly][,cdrom|floppy][,overlay=PATH|temporary]"
+
+
+def parse_size_option(text: str) -> int:
+    """A size such as 256M, in bytes."""
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def parse_disk(text: str) -> dict[str, Any]:
+    """PATH and what is said of it, as the fields of a DiskConfig."""
+    path, *options = text.split(",")
+    disk: dict[str, Any] = {"path": Path(path)}
+    for option in options:
+        name, _, value = option.partition("=")
+        if option == "readonly":
+            disk["readonly"] = True
+        elif option in ("cdrom", "floppy"):
+            disk["kind"] = option
+        elif name == "overlay" and value:
+            disk["overlay"] = value if value == "temporary" else Path(value)
+        else:
+            path = ""
+    if not path:
+        raise ArgumentTypeError(f"{text!r} is not {DISK_FORM}")
+    return disk
+
+
+def parse_firmware(text: str) -> Path | str:
+    """The name of a firmware image, or a path."""
+    return text if text in get_args(FirmwareName) else Path(text)
+
+
+def parse_flat(text: str) -> tuple[Path, int, str | None]:
+    """PATH@ADDRESS[,MODE]: path, address, and the mode if there is one."""
+    path, at, rest = text.rpartition("@")
+    address, comma, mode = rest.partition(",")
+    try:
+        number = int(address, 0)
+    except ValueError:
+        number = -1
+    if not (path and at) or number < 0 or (comma and not mode):
+        raise ArgumentTypeError(f"{text!r} is not PATH@ADDRESS[,MODE], such as guest.bin@0x8000,real16")
+    return Path(path), number, mode or None
+
+
+def parse_seconds(text: str) -> float:
+    """A number of seconds above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def add_guest_options(parser: argparse.ArgumentParser) -> None:
+    """Add what to boot, on which board, with which devices."""
+    boot = parser.add_argument_group("what to boot")
+    boot.add_argument("--image", metavar="NAME", help="an image of 'emuvisor images', such as debian")
+    boot.add_argument("--kernel", type=Path, metavar="FILE", help="a kernel: bzImage, multiboot or ELF")
+    boot.add_argument("--initrd", type=Path, metavar="FILE", help="the kernel's initial ramdisk")
+    boot.add_argument("--append", metavar="TEXT", help="the kernel's command line; with --image, more of it")
+    boot.add_argument(
+        "--decompressor",
+        choices=("host", "guest"),
+        help="who unpacks a bzImage: the host (fast, default) or its own code",
+    )
+    boot.add_argument(
+        "--flat", type=parse_flat, metavar="FILE@ADDRESS[,MODE]", help="a flat binary; default MODE: real16"
+    )
+    boot.add_argument(
+        "--firmware",
+        type=parse_firmware,
+        metavar="NAME|FILE",
+        help="in place of emuvisor's own BIOS: seabios, ovmf, or a ROM image",
+    )
+    boot.add_argument(
+        "--disk",
+        type=parse_disk,
+        action="append",
+        metavar=DISK_FORM,
+        help="a raw image: a hard disk, CD-ROM or floppy; an overlay takes what is written (repeatable)",
+    )
+    boot.add_argument(
+        "--config", type=Path, action="append", metavar="FILE", help="a guest defined in TOML (repeatable)"
+    )
+
+    guest = parser.add_argument_group("the guest", "these go before what a configuration says")
+    guest.add_argument("--name", help="its name")
+    guest.add_argument("--board", choices=get_args(BoardName), help="pc (default), microvm or isa")
+    guest.add_argument(
+        "--memory", type=parse_size_option, metavar="SIZE", help="such as 256M (default) or 4G"
+    )
+    guest.add_argument("--cpu", metavar="NAME", help="a CPU model")
+    guest.add_argument(
+        "--clock",
+        choices=("virtual", "host"),
+        help="virtual: every run is the same; host: the wall clock (default with a terminal)",
+    )
+    guest.add_argument(
+        "--device",
+        action="append",
+        metavar="MODULE:CLASS",
+        help="a device of your own, written in Python (repeatable)",
+    )
+    guest.add_argument(
+        "--option-rom", type=Path, action="append", metavar="FILE", help="a ROM for the firmware (repeatable)"
+    )
+    guest.add_argument(
+        "--firmware-variables", type=Path, metavar="FILE", help="where OVMF keeps its variables"
+    )
+    guest.add_argument("--until", metavar="TEXT", help="end when the console prints TEXT")
+    guest.add_argument("--timeout", type=parse_seconds, metavar="SECONDS", help="give up after that long")
