@@ -1,14 +1,17 @@
 """emuvisor's guests: as a process of their own, and inside this process for what needs a finer clock."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks.harness import BenchmarkError, Context, Settings
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.machine.config import ClockMode, GuestConfig, KernelConfig
+from emuvisor.machine.choices import BoardName, ClockMode
+from emuvisor.machine.config import GuestConfig, KernelConfig
 from emuvisor.machine.loaders.linux import Decompressor
 from emuvisor.machine.machine import Machine, Readiness
 from emuvisor.memory import FramePool
@@ -44,26 +47,35 @@ def program(name: str, *arguments: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class EmuvisorProcess:
-    """A Python process that runs the image in emuvisor, its console on standard input and output."""
+    """A Python process that runs the image in emuvisor, its console on standard input and output.
+
+    `disk` is a raw image on the first IDE channel.
+    """
 
     settings: Settings
+    board: BoardName = "pc"
     clock: ClockMode = "host"
     decompressor: Decompressor = "host"
+    disk: Path | None = None
     name: str = field(default=NAME)
 
     def argv(self) -> list[str]:
         """The whole command line."""
         image = self.settings.image
         assert image is not None
-        return program(
-            "console",
-            str(image.kernel),
-            str(image.initrd),
-            f"{image.append} {self.settings.append}".strip(),
-            str(self.settings.memory_mib),
-            self.clock,
-            self.decompressor,
-        )
+        configuration = {
+            "board": self.board,
+            "memory": self.settings.memory_mib * MIB,
+            "clock": self.clock,
+            "kernel": {
+                "path": str(image.kernel),
+                "initrd": str(image.initrd),
+                "append": f"{image.append} {self.settings.append}".strip(),
+                "decompressor": self.decompressor,
+            },
+            "disks": [{"path": str(self.disk)}] if self.disk else [],
+        }
+        return program("console", json.dumps(configuration))
 
 
 def debian_config(settings: Settings, name: str = "guest", clock: ClockMode = "virtual") -> GuestConfig:
@@ -72,6 +84,7 @@ def debian_config(settings: Settings, name: str = "guest", clock: ClockMode = "v
     assert image is not None
     return GuestConfig(
         name=name,
+        board="pc",
         memory=settings.memory_mib * MIB,
         clock=clock,
         kernel=KernelConfig(image.kernel, image.initrd, f"{image.append} {settings.append}".strip()),

@@ -2,11 +2,12 @@
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.harness import Context, Settings
 from benchmarks.machine import QEMU
 
-__all__ = ["NAME", "Qemu", "available"]
+__all__ = ["NAME", "Qemu", "available", "ide_drive"]
 
 NAME = "qemu"
 
@@ -16,6 +17,11 @@ class Qemu:
     """`qemu-system-x86_64` as it boots the image."""
 
     settings: Settings
+    machine: str = "pc"
+    append: str = ""
+    """More words for the kernel, which this machine needs."""
+    disk: Path | None = None
+    """A raw image on the first IDE channel."""
 
     name = NAME
 
@@ -26,12 +32,18 @@ class Qemu:
         assert image.initrd is not None
         return [
             QEMU,
-            *("-machine", "pc", "-accel", "tcg", "-cpu", self.settings.qemu_cpu, "-smp", "1"),
+            *("-machine", self.machine, "-accel", "tcg", "-cpu", self.settings.qemu_cpu, "-smp", "1"),
             *("-m", str(self.settings.memory_mib)),
             *("-nographic", "-no-reboot", "-nic", "none"),
             *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-            *("-append", f"{image.append} {self.settings.append}".strip()),
+            *("-append", " ".join(filter(None, (image.append, self.append, self.settings.append)))),
+            *(("-drive", ide_drive(self.disk)) if self.disk else ()),
         ]
+
+
+def ide_drive(image: Path) -> str:
+    """QEMU's -drive for a raw image as an IDE disk, cached by the host as emuvisor's are."""
+    return f"file={image},format=raw,if=ide,cache=writeback"
 
 
 def available(context: Context) -> bool:
@@ -40,7 +52,7 @@ def available(context: Context) -> bool:
         context.notice(f"qemu is skipped: {QEMU} is not installed (Debian: qemu-system-x86)")
         return False
     context.note(
-        f"QEMU runs with -machine pc -accel tcg -cpu {context.settings.qemu_cpu} -smp 1 "
+        f"QEMU runs with -machine pc (or as named) -accel tcg -cpu {context.settings.qemu_cpu} -smp 1 "
         f"-m {context.settings.memory_mib} -nographic -no-reboot -nic none, with the same kernel, initrd and "
         "command line."
     )

@@ -1,14 +1,16 @@
 """A booted Debian guest at whose shell commands are run, timed from outside on the host's clock."""
 
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
-from benchmarks.harness import BenchmarkError
+from benchmarks.harness import BenchmarkError, Context
 from benchmarks.process import ConsoleProcess
 from emuvisor.images.initramfs import BOOT_MARKER
 
-__all__ = ["BOOT_TIMEOUT_S", "GuestCommand", "Shell", "boot_seconds"]
+__all__ = ["BOOT_TIMEOUT_S", "GuestCommand", "Shell", "boot_seconds", "booted"]
 
 BOOT_TIMEOUT_S = 120
 PROMPT = "# "
@@ -82,3 +84,18 @@ class Shell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def booted(
+    stack: ExitStack, context: Context, guest: GuestCommand, functions: Mapping[str, str]
+) -> Shell | None:
+    """`guest` at its shell until `stack` ends, with shell functions (name to command); None, and a notice, when it
+    does not come so far."""
+    try:
+        shell = stack.enter_context(Shell(guest))
+        for name, command in functions.items():
+            shell.define(name, command)
+        return shell
+    except BenchmarkError as error:
+        context.notice(f"{guest.name} is skipped: {error}")
+        return None

@@ -1,17 +1,15 @@
-"""Boot a kernel with its console on standard input and output; nothing else.
+"""Boot a guest with its console on standard input and output; nothing else.
 
-python -m benchmarks.programs.console KERNEL INITRD APPEND MEMORY_MIB CLOCK DECOMPRESSOR
+python -m benchmarks.programs.console CONFIGURATION (as JSON)
 """
 
+import json
 import os
 import sys
 import threading
-from pathlib import Path
-from typing import cast
 
 from emuvisor.host import Guest, Host
-from emuvisor.machine.config import ClockMode, GuestConfig, KernelConfig
-from emuvisor.machine.loaders.linux import Decompressor
+from emuvisor.machine.config import from_mapping
 from emuvisor.units import MIB
 
 HOST_RESERVE = 64 * MIB
@@ -29,14 +27,8 @@ def _type(guest: Guest) -> None:
 
 def main() -> int:
     """Run until the guest ends; 0 when it switched itself off."""
-    kernel, initrd, append, memory_mib, clock, decompressor = sys.argv[1:]
-    memory = int(memory_mib) * MIB
-    config = GuestConfig(
-        memory=memory,
-        clock=cast(ClockMode, clock),
-        kernel=KernelConfig(Path(kernel), Path(initrd), append, cast(Decompressor, decompressor)),
-    )
-    with Host(memory + HOST_RESERVE) as host:
+    config = from_mapping(json.loads(sys.argv[1]), "the configuration")
+    with Host(config.memory + HOST_RESERVE) as host:
         guest = host.create(config)
         guest.console.listeners.append(_show)
         guest.start()

@@ -2,6 +2,8 @@
 
 boot.py      process start to the first line of user space
 commands.py  system calls, fork and exec, a shell loop, sha256 in the booted guest
+ide.py       reading and writing an IDE disk in the booted guest
+vbe.py       frames a second of a guest that draws full screens
 bare.py      a compute loop in emuvisor against Unicorn alone
 exits.py     what each kind of VM exit costs
 switch.py    what a switch between two guests costs
@@ -13,9 +15,20 @@ from benchmarks.workloads.bare import Bare
 from benchmarks.workloads.boot import Boot
 from benchmarks.workloads.commands import Commands
 from benchmarks.workloads.exits import Exits
+from benchmarks.workloads.ide import Ide
 from benchmarks.workloads.scale import Scale
 from benchmarks.workloads.switch import Switch
+from benchmarks.workloads.vbe import Vbe
 
 __all__ = ["ALL"]
 
-ALL: tuple[Benchmark, ...] = (Boot(), Commands(), Bare(), Exits(), Switch(), Scale())
+ALL: tuple[Benchmark, ...] = (
+    Boot(),
+    Commands(),
+    Ide(),
+    Vbe(),
+    Bare(),
+    Exits(),
+    Switch(),
+    Scale(),
+)

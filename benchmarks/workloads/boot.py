@@ -12,7 +12,8 @@ from benchmarks.shell import GuestCommand, boot_seconds
 
 __all__ = ["Boot"]
 
-FIGURE = "boot to user space"
+TSC_HINT = "tsc_early_khz=1000000"
+"""QEMU's microvm has nothing that the kernel could calibrate its time stamp counter by, and hangs without a hint."""
 
 
 class Boot:
@@ -23,30 +24,36 @@ class Boot:
 
     @contextmanager
     def tasks(self, context: Context) -> Iterator[Sequence[Task]]:
-        """One task: each contender boots the same image."""
+        """A task for each board: the contenders boot the same image on the matching machine."""
         if not has_image(context, self.name):
             yield []
             return
         settings = context.settings
-        guests: list[GuestCommand] = [EmuvisorProcess(settings)]
+        microvm: list[GuestCommand] = [EmuvisorProcess(settings, board="microvm")]
+        pc: list[GuestCommand] = [EmuvisorProcess(settings)]
         if qemu.available(context):
-            guests.append(qemu.Qemu(settings))
-        guests.append(EmuvisorProcess(settings, clock="virtual", name="emuvisor, virtual clock"))
-        guests.append(
+            microvm.append(qemu.Qemu(settings, "microvm", TSC_HINT))
+            pc.append(qemu.Qemu(settings))
+        pc.append(EmuvisorProcess(settings, clock="virtual", name="emuvisor, virtual clock"))
+        pc.append(
             EmuvisorProcess(settings, decompressor="guest", name="emuvisor, bzImage's own decompressor")
         )
         context.note(
             'emuvisor runs with clock="host", because QEMU\'s guest follows the wall clock too: both '
             "get as many timer interrupts a second, and both wait when the kernel waits. The kernel's "
             "payload is unpacked by the host, and QEMU's by the kernel's own code, unless the line "
-            "says otherwise."
+            "says otherwise. QEMU's microvm boots with tsc_early_khz=1000000: without it the kernel hangs in its "
+            "calibration there."
         )
-        yield [
-            Task(
-                name=FIGURE,
-                unit="s",
-                contenders=[Contender(g.name, one(FIGURE, partial(boot_seconds, g))) for g in guests],
-                goals={FIGURE: Goal(0.9, qemu.NAME, NAME)},
-                against=qemu.NAME,
-            )
-        ]
+        yield [_task("microvm", microvm, 0.8), _task("pc", pc, 1.0)]
+
+
+def _task(board: str, guests: Sequence[GuestCommand], goal: float) -> Task:
+    figure = f"boot to user space, {board}"
+    return Task(
+        name=figure,
+        unit="s",
+        contenders=[Contender(guest.name, one(figure, partial(boot_seconds, guest))) for guest in guests],
+        goals={figure: Goal(goal, qemu.NAME, NAME)},
+        against=qemu.NAME,
+    )

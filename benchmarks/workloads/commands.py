@@ -9,8 +9,8 @@ from functools import partial
 from benchmarks import qemu
 from benchmarks.figures import Goal
 from benchmarks.guests import NAME, EmuvisorProcess, has_image
-from benchmarks.harness import BenchmarkError, Contender, Context, Settings, Task, one
-from benchmarks.shell import GuestCommand, Shell
+from benchmarks.harness import Contender, Context, Settings, Task, one
+from benchmarks.shell import GuestCommand, booted
 from emuvisor.units import KIB, MIB
 
 __all__ = ["Commands"]
@@ -85,11 +85,12 @@ class Commands:
             'emuvisor runs with clock="host", as QEMU\'s guest does: as many timer interrupts a second '
             "for both. Ratios are against QEMU; results are checked."
         )
+        functions = {command.function: command.line for command in wanted}
         with ExitStack() as stack:
             shells = [
                 shell
                 for guest in _contenders(context, settings)
-                if (shell := _boot(stack, context, guest, wanted))
+                if (shell := booted(stack, context, guest, functions))
             ]
             yield [
                 Task(
@@ -114,14 +115,3 @@ def _contenders(context: Context, settings: Settings) -> list[GuestCommand]:
     if qemu.available(context):
         guests.append(qemu.Qemu(settings))
     return guests
-
-
-def _boot(stack: ExitStack, context: Context, guest: GuestCommand, wanted: list[Command]) -> Shell | None:
-    try:
-        shell = stack.enter_context(Shell(guest))
-        for command in wanted:
-            shell.define(command.function, command.line)
-        return shell
-    except BenchmarkError as error:
-        context.notice(f"{guest.name} is skipped: {error}")
-        return None

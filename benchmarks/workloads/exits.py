@@ -12,7 +12,6 @@ from benchmarks.guests import NAME, machine
 from benchmarks.harness import BenchmarkError, Contender, Context, Task
 from emuvisor import firmware
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.machine.boards.isa import POST
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.memory import FramePool
@@ -27,10 +26,11 @@ KINDS = {
     3: "cpuid",
     4: "rdtsc",
     5: "MMIO read",
-    6: "hlt and timer interrupt",
+    6: "hlt and PIT interrupt",
     7: "page fault",
     8: "software interrupt from ring 3",
     9: "syscall from ring 3",
+    10: "hlt and APIC timer interrupt",
 }
 """By the number that the guest shows at the POST port; firmware/vmexit/README.md has a turn of each."""
 GOALS = {kind: Goal(1.5) for kind in ("port out", "port in", "MMIO read")}
@@ -40,8 +40,9 @@ QUICK_TURNS = 20_000
 TIMEOUT_S = 300
 MEMORY = 16 * MIB
 
+POST_PORT = 0x80
 REGISTER_PORT = 0xED
-REGISTER_GPA = 0xFED00000
+REGISTER_GPA = 0xFED80000
 
 
 class Register:
@@ -91,7 +92,8 @@ class Exits:
         context.note(
             f"{turns} turns a kind. Ports and MMIO reach a Python device that returns a number; cpuid "
             'is answered in Python, hlt goes through the machine and its timer (clock="virtual", '
-            "which skips the waiting); rdtsc, page fault, interrupt and syscall stay in the C core "
+            "which skips the waiting), with the end of interrupt at the 8259 or, for the APIC's tick, its "
+            "initial count and EOI by MMIO; rdtsc, page fault, interrupt and syscall stay in the C core "
             "and include the guest's handler and its way back."
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -109,12 +111,15 @@ class Exits:
 
 
 def _measure(image: Path, pool: FramePool, pcpu: Pcpu, turns: int) -> dict[str, float]:
-    config = GuestConfig(name=GUEST, memory=MEMORY, flat=FlatConfig(image, firmware.FLAT_ADDRESS))
+    flat = FlatConfig(image, firmware.FLAT_ADDRESS)
+    config = GuestConfig(name=GUEST, board="pc", memory=MEMORY, flat=flat)
     with machine(config, pool) as guest:
         stopwatch = Stopwatch()
         ports = guest.board.ports
-        ports.detach(guest.board.post)
-        ports.attach(*POST, stopwatch, width=1)
+        post = ports.find(POST_PORT)
+        assert post is not None
+        ports.detach(post.device)
+        ports.attach(POST_PORT, 1, stopwatch)
         ports.attach(REGISTER_PORT, 1, Register())
         guest.board.mmio.attach(REGISTER_GPA, 4, Register())
         guest.memory.write(firmware.PARAMETERS, turns.to_bytes(8, "little"))

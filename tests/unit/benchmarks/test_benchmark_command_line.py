@@ -10,6 +10,7 @@ from benchmarks.harness import Context, Settings
 from benchmarks.workloads import ALL
 from benchmarks.workloads.commands import commands
 from emuvisor.images.cache import Image
+from emuvisor.units import MIB
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
         command_line.main(["boots"])
     assert exit_info.value.code == 2
     assert capsys.readouterr().err.endswith(
-        "error: no benchmark 'boots'; there are boot, commands, bare, exits, switch, scale\n"
+        "error: no benchmark 'boots'; there are boot, commands, ide, vbe, bare, exits, switch, scale\n"
     )
 
 
@@ -76,18 +77,27 @@ def test_both_boot_the_same_files_with_the_same_words(image: Image) -> None:
         *["-no-reboot", "-nic", "none", "-kernel", "i/vmlinuz", "-initrd", "i/initrd", "-append"],
         "console=ttyS0 quiet",
     ]
-    assert EmuvisorProcess(settings).argv()[1:] == [
-        *(
-            "-m",
-            "benchmarks.programs.console",
-            "i/vmlinuz",
-            "i/initrd",
-            "console=ttyS0 quiet",
-            "128",
-            "host",
-            "host",
-        )
-    ]
+    command, program, configuration = EmuvisorProcess(settings, board="microvm").argv()[1:]
+    assert (command, program) == ("-m", "benchmarks.programs.console")
+    assert json.loads(configuration) == {
+        "board": "microvm",
+        "memory": 128 * MIB,
+        "clock": "host",
+        "kernel": {
+            "path": "i/vmlinuz",
+            "initrd": "i/initrd",
+            "append": "console=ttyS0 quiet",
+            "decompressor": "host",
+        },
+        "disks": [],
+    }
+
+
+def test_words_that_a_machine_needs(image: Image) -> None:
+    settings = Settings(image=image, append="quiet")
+    argv = qemu.Qemu(settings, "microvm", "tsc_early_khz=1").argv()
+    assert argv[:3] == ["qemu-system-x86_64", "-machine", "microvm"]
+    assert argv[-2:] == ["-append", "console=ttyS0 tsc_early_khz=1 quiet"]
 
 
 def test_a_quick_run_does_a_part_of_the_work() -> None:
