@@ -13,6 +13,7 @@
     a20, port92   the A20 gate, and the other port that drives it
     post, debugcon, debug_exit, shutdown, reset_control, pvpanic
                   ports by which a guest shows progress, prints, exits, switches off, resets and panics
+    display       VGA with Bochs VBE
     storage       disks and their controllers
 
 Collaborators (clock, interrupt lines, sinks, callbacks) are given at construction and again to `restore`. The

@@ -31,10 +31,10 @@ class Frames:
         self._interval_s = SHORTEST_S
 
     async def newer(self, number: int) -> tuple[int, Screen]:
-        """A frame behind frame `number` (0: any), and its own number; it may look the same."""
+        """A frame behind frame `number` (0: any), and its own number; it may look the same, but is never an old one."""
         async with self._lock:
-            if self._screen is None or self._number <= number:
-                loop = asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
+            if self._screen is None or self._number <= number or loop.time() >= self._next_s:
                 await asyncio.sleep(self._next_s - loop.time())
                 screen = await asyncio.to_thread(self._take)
                 still = self._screen is not None and np.array_equal(screen.pixels, self._screen.pixels)

@@ -24,8 +24,8 @@ MAX_VIEWERS = 8
 """Who comes then is turned away."""
 MAX_PASSWORD = 8
 """Bytes of a password that VNC's authentication looks at."""
-SESSION_ENDS = (ProtocolError, EmuvisorError, OSError, EOFError)
-"""How sessions end; a time-out is an OSError, a viewer that hangs up an EOFError."""
+SESSION_ENDS = (ProtocolError, EmuvisorError, OSError, EOFError, asyncio.CancelledError)
+"""How sessions end; a time-out is an OSError, a viewer that hangs up an EOFError, and `close` cancels."""
 
 
 class VncServer:

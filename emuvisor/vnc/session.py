@@ -82,6 +82,8 @@ class Session:
         self._encoder = Encoder()
         self._resizes = False
         """The viewer understands that the screen's size changes."""
+        self._frame = 0
+        """The number of the frame that the viewer's size or last update came from."""
         self._width = 0
         self._height = 0
         self._sent: NDArray[np.uint8] | None = None
@@ -128,7 +130,7 @@ class Session:
         if self._password is not None or minor >= ALWAYS_HAS_RESULT:
             self._writer.write(SECURITY_OK.to_bytes(4, "big"))
         await self._reader.readexactly(1)  # whether to share the screen: it is always shared
-        _, screen = await self._frames.newer(0)
+        self._frame, screen = await self._frames.newer(0)
         self._width, self._height = screen.width, screen.height
         self._writer.write(server_init(screen.width, screen.height, self._guest.name))
         await self._writer.drain()
@@ -194,10 +196,9 @@ class Session:
     # ---- what it gets ----
 
     async def _send_updates(self) -> None:
-        number = 0
         while True:
             await self._requested.wait()
-            number, screen = await self._frames.newer(number)
+            self._frame, screen = await self._frames.newer(self._frame)
             update = self._update(screen)
             if update is not None:
                 self._request = None
