@@ -48,7 +48,12 @@ def boot_image(config: GuestConfig) -> Boot:
     if config.kernel is not None:
         kernel = config.kernel
         initrd = _read(kernel.initrd) if kernel.initrd is not None else None
-        extras = Extras(initrd=initrd, cmdline=kernel.append, acpi=config.board != "isa")
+        extras = Extras(
+            initrd=initrd,
+            cmdline=kernel.append,
+            text_mode=config.board == "pc",  # the one with a display
+            acpi=config.board != "isa",
+        )
         return load(str(kernel.path), _read(kernel.path), memory, extras, kernel.decompressor)
     if config.flat is not None:
         flat = config.flat

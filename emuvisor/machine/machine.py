@@ -144,6 +144,7 @@ class Machine:
             vcpus=config.vcpus,
             vga_bios=vga_bios(config),
             option_roms=option_roms(config),
+            firmware_variables=config.firmware_variables,
             devices=config.devices,
         )
 

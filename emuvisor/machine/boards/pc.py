@@ -130,6 +130,9 @@ BOOT_CHOICES = 3
 # Files of fw_cfg (SeaBIOS's documentation, "Runtime configuration")
 OPTION_ROM_FOLDER = "genroms/"
 BOOT_ORDER_FILE = "bootorder"
+BOOT_FAIL_FILE = "etc/boot-fail-wait"
+STAY = b"\xff\xff\xff\xff"
+"""When nothing boots, SeaBIOS stops; without the file it tries again after a minute, which idle guests skip."""
 IDE_PATH = "/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"
 FLOPPY_PATH = "/pci@i0cf8/isa@1/fdc@03f0/floppy@{unit}"
 
@@ -165,7 +168,7 @@ class PcBoard:
         self.ports = Bus("port", PORT_SPACE)
         self.mmio = Bus("memory", MMIO_SPACE)
         self._rom_in_f_segment = False
-        self._nvram = w.nvram
+        self._firmware_variables = w.firmware_variables
         self.flash: Flash | None = None
         """UEFI's variables, once firmware that has such has been loaded."""
 
@@ -309,6 +312,7 @@ class PcBoard:
         for name, rom in w.option_roms:
             self.fw_cfg.add_file(OPTION_ROM_FOLDER + name, OptionRom(rom, name).data)
         self.fw_cfg.add_file(BOOT_ORDER_FILE, boot_order(_boot_paths(w.drives)))
+        self.fw_cfg.add_file(BOOT_FAIL_FILE, STAY)
         self.legacy.put_cmos(self._cmos(w))
 
     def _cmos(self, w: Wiring) -> dict[int, tuple[int, int]]:
@@ -390,10 +394,10 @@ class PcBoard:
             else:
                 self.memory.add_rom(gpa, content)
 
-        if self._nvram is None:
+        if self._firmware_variables is None:
             flash = Flash(initial, show=show)
         else:
-            file = FlashFile(self._nvram, initial)
+            file = FlashFile(self._firmware_variables, initial)
             flash = Flash(file.data, show=show, store=file.write)
         self.mmio.attach(gpa, len(initial), flash, width=1)
         return flash

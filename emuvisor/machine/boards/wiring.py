@@ -73,7 +73,7 @@ class Wiring:
     """The display's expansion ROM; without one the display comes up in text mode 3."""
     option_roms: Sequence[tuple[str, bytes]] = ()
     """Further ROMs for the firmware to run, by name."""
-    nvram: Path | None = None
+    firmware_variables: Path | None = None
     """The file for UEFI variables; without one they live as long as the machine."""
     devices: Sequence[str] = field(default_factory=tuple)
     """Devices of the user's, as "module:Class" or by the name of an entry point."""

@@ -65,7 +65,7 @@ def test_variables_outlive_a_reset(rig: BoardRig) -> None:
 def test_variables_are_kept_in_a_file(pool: FramePool, tmp_path: Path) -> None:
     path = tmp_path / "vars.fd"
     for expected in (b"\xff", b"\x5a"):
-        rig = BoardRig(pool, nvram=path)
+        rig = BoardRig(pool, firmware_variables=path)
         rig.board.load_roms([Piece(BASE, image(), "ROM below 4 GiB")], programs_chipset=True)
         assert rig.memory.read(BASE + 0x1000, 1) == expected
         program(rig, 0x1000, 0x5A)
@@ -77,7 +77,7 @@ def test_variables_are_kept_in_a_file(pool: FramePool, tmp_path: Path) -> None:
 def test_a_file_for_other_firmware_is_refused(pool: FramePool, tmp_path: Path) -> None:
     path = tmp_path / "vars.fd"
     path.write_bytes(b"short")
-    rig = BoardRig(pool, nvram=path)
+    rig = BoardRig(pool, firmware_variables=path)
     with pytest.raises(ImageError) as error:
         rig.board.load_roms([Piece(BASE, image(), "ROM below 4 GiB")], programs_chipset=True)
     assert (
