@@ -46,6 +46,10 @@
 #define MTRRCAP_FIX (1u << 8)
 #define MTRRCAP_WC (1u << 10)
 
+/* Charged for a change of protected mode or paging: 3 us. The TLB is empty behind it, and a boot loader that waits at
+ * its menu by polling the BIOS does little else: without it a second of its time would take ten. */
+#define MODE_SWITCH_WORK 3000
+
 #define CR8 8
 #define CR8_TPR 15u
 
@@ -219,6 +223,8 @@ static void write_cr(cpu_env *env, int number, uint64_t value)
     pcpu *p = owner(env);
     asked.write_cr = true;
     if (!p || number != CR8) {
+        if (p && number == 0 && ((env->cr[0] ^ value) & (CR0_PE | CR0_PG)))
+            p->vcpu->work += MODE_SWITCH_WORK;
         engine.write_cr(env, number, value);
         return;
     }
