@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from emuvisor.cli.tables import show_table
+from emuvisor.errors import ImageError, UsageError
 from emuvisor.units import format_size
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     pull.add_argument(
         "names",
         metavar="NAME",
-        nargs="+",
+        nargs="*",
         help="debian (a shell on a cloud kernel), debian-system (a whole Debian on a disk), seabios; "
         "'images list' shows them all",
     )
+    pull.add_argument("--all", action="store_true", help="all of them, but those that are there already")
     pull.set_defaults(execute=execute_pull)
     listing = actions.add_parser("list", help="list images", description="List the images that can be had.")
     listing.add_argument("--json", action="store_true", help="print JSON, of the installed images alone")
@@ -43,16 +45,28 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def execute_pull(args: argparse.Namespace) -> int:
-    """Fetch and build the images `args.names`."""
-    from emuvisor.images.recipes import pull
+    """Fetch and build the images `args.names`, or all that are missing."""
+    from emuvisor.images.recipes import RECIPES, pull
 
-    for name in args.names:
+    if bool(args.names) == args.all:
+        raise UsageError("name the images to pull, or say --all")
+    for name in args.names or [name for name in RECIPES if not _is_here(name)]:
         with _progress() as progress:
             image = pull(name, progress)
         versions = ", ".join(f"{package} {version}" for package, version in image.packages.items())
         print(f"{image.name}: {format_size(image.size)} in {image.path} ({versions})")
         print(f"Boot {_how_to_boot(image)}")
     return 0
+
+
+def _is_here(name: str) -> bool:
+    """Whether the image is in the cache, whole."""
+    from emuvisor.images.cache import find
+
+    try:
+        return find(name) is not None
+    except ImageError:
+        return False
 
 
 def execute_list(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from emuvisor.errors import HostError, ImageError
 __all__ = ["Image", "Recipe", "cache_folder", "find", "install", "list_images"]
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,31 @@ def test_pull(monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: Capture) ->
     )
 
 
+def test_pull_all_takes_what_is_missing_or_damaged(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: Capture
+) -> None:
+    built = []
+
+    def build(name: str, _progress: Progress) -> Image:
+        built.append(name)
+        return cache.install(name, RECIPE)
+
+    for name in RECIPES:
+        monkeypatch.setitem(RECIPES, name, build)
+        cache.install(name, RECIPE)
+    (folder / "images" / "debian" / "vmlinuz").unlink()
+    (folder / "images" / "debian-memtest").unlink()
+    assert main(["images", "pull", "--all"]) == 0
+    assert built == ["debian", "debian-memtest"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("argv", [[], ["--all", "debian"]])
+def test_pull_needs_names_or_all(argv: list[str], capsys: Capture) -> None:
+    assert main(["images", "pull", *argv]) == 2
+    assert capsys.readouterr().err == "emuvisor: error: name the images to pull, or say --all\n"
+
+
 def test_pull_firmware(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     def build(name: str, progress: Progress) -> Image:
         return cache.install(name, Recipe({"bios.bin": b"b"}, {"seabios": "1"}))
