@@ -95,7 +95,7 @@ class PowerManagement:
 
     `sci` is the system control interrupt, a level. SLP_EN with the sleep type of S5 calls `on_shutdown`.
     Events reach the guest while SCI_EN is set: after it has asked for ACPI mode (`set_acpi_mode`, which the SMI
-    command port calls), or always with `always_acpi`, for boards without that port. The timer has `timer_bits` bits.
+    command port calls). The timer has `timer_bits` bits.
 
     Raises UsageError for a timer of neither 24 nor 32 bits.
     """
@@ -109,7 +109,6 @@ class PowerManagement:
         sci: InterruptLine,
         on_shutdown: Callable[[], None],
         timer_bits: int = 24,
-        always_acpi: bool = False,
     ) -> None:
         if timer_bits not in TIMER_WIDTHS:
             raise UsageError(f"{_PM}: a timer of {timer_bits} bits; it has 24 or 32")
@@ -118,14 +117,13 @@ class PowerManagement:
         self._on_shutdown = on_shutdown
         self._timer_mask = (1 << timer_bits) - 1
         self._half_period = 1 << timer_bits - 1
-        self._always_acpi = always_acpi
         self._timer = clock.timer(self._carry, "PM timer carry")
         self._clear()
 
     def _clear(self) -> None:
         self.pm1_sts = 0
         self.pm1_en = 0
-        self.pm1_cnt = SCI_EN if self._always_acpi else 0
+        self.pm1_cnt = 0
         self.gpe0_sts = 0
         self.gpe0_en = 0
         self.checked_ns = self._clock.now_ns()
@@ -158,7 +156,7 @@ class PowerManagement:
 
     def set_acpi_mode(self, enabled: bool) -> None:
         """Set or clear SCI_EN, as firmware does when it is asked to by SMI."""
-        if enabled or self._always_acpi:
+        if enabled:
             self.pm1_cnt |= SCI_EN
         else:
             self.pm1_cnt &= ~SCI_EN
@@ -197,8 +195,6 @@ class PowerManagement:
         self.pm1_en = (self.pm1_en & kept(PM1_EN_OFFSET) | bits(PM1_EN_OFFSET)) & PM1_EVENTS
         control = bits(PM1_CNT_OFFSET)
         self.pm1_cnt = self.pm1_cnt & kept(PM1_CNT_OFFSET) | control & PM1_CNT_KEPT
-        if self._always_acpi:
-            self.pm1_cnt |= SCI_EN
         self.gpe0_sts &= ~bits(GPE0_STS_OFFSET)
         self.gpe0_en = self.gpe0_en & kept(GPE0_EN_OFFSET) | bits(GPE0_EN_OFFSET)
         self._update()
@@ -268,12 +264,9 @@ class PowerManagement:
         sci: InterruptLine,
         on_shutdown: Callable[[], None],
         timer_bits: int = 24,
-        always_acpi: bool = False,
     ) -> Self:
         """The block as it was saved, on a clock that goes on where that one was. Raises SnapshotError."""
-        block = cls(
-            clock=clock, sci=sci, on_shutdown=on_shutdown, timer_bits=timer_bits, always_acpi=always_acpi
-        )
+        block = cls(clock=clock, sci=sci, on_shutdown=on_shutdown, timer_bits=timer_bits)
         load_fields(block, state, _PM, _VERSION, _FIELDS)
         return block
 

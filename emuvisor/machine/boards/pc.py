@@ -9,7 +9,7 @@ from itertools import count
 
 from emuvisor.bus.bus import Bus
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.devices.acpi_pm import PowerManagement
+from emuvisor.devices.acpi_pm import PowerManagement, SmiCommandPort
 from emuvisor.devices.apic.apic_bus import ApicBus
 from emuvisor.devices.apic.io_apic import IoApic
 from emuvisor.devices.apic.local_apic import LocalApic
@@ -68,6 +68,7 @@ __all__ = ["PcBoard"]
 DMA_FIRST = (0x00, 16)
 IMCR = (0x22, 2)
 DMA_PAGES = (0x81, 15)
+SMI_COMMAND = (0xB2, 2)
 DMA_SECOND = (0xC0, 32)
 VBE = (0x1CE, 4)
 VGA = (0x3B0, VGA_PORTS_LENGTH)
@@ -130,6 +131,9 @@ BOOT_CHOICES = 3
 # Files of fw_cfg (SeaBIOS's documentation, "Runtime configuration")
 OPTION_ROM_FOLDER = "genroms/"
 BOOT_ORDER_FILE = "bootorder"
+BOOT_FAIL_WAIT_FILE = "etc/boot-fail-wait"
+WAIT_FOR_EVER = b"\xff\xff\xff\xff"
+"""SeaBIOS stays where it is when nothing boots, and does not begin again after a minute."""
 BOOT_FAIL_FILE = "etc/boot-fail-wait"
 STAY = b"\xff\xff\xff\xff"
 """When nothing boots, SeaBIOS stops; without the file it tries again after a minute, which idle guests skip."""
@@ -278,8 +282,9 @@ class PcBoard:
             sci=self.isa.input(IRQ_SCI, "SCI"),
             on_shutdown=w.on_shutdown,
             timer_bits=32,
-            always_acpi=True,
         )
+        self.smi_command = SmiCommandPort(on_acpi_mode=self.power.set_acpi_mode)
+        self.ports.attach(*SMI_COMMAND, self.smi_command, width=1)
         self.power_function = PIIX4PowerManagement(registers=self.power)
         self.pci.plug(self.power_function, *POWER_MANAGEMENT)
 
@@ -312,6 +317,7 @@ class PcBoard:
         for name, rom in w.option_roms:
             self.fw_cfg.add_file(OPTION_ROM_FOLDER + name, OptionRom(rom, name).data)
         self.fw_cfg.add_file(BOOT_ORDER_FILE, boot_order(_boot_paths(w.drives)))
+        self.fw_cfg.add_file(BOOT_FAIL_WAIT_FILE, WAIT_FOR_EVER)
         self.fw_cfg.add_file(BOOT_FAIL_FILE, STAY)
         self.legacy.put_cmos(self._cmos(w))
 

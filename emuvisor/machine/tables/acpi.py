@@ -43,6 +43,7 @@ FADT_SIZE = 276
 FADT_DSDT = 40
 FADT_FACS = 36
 FADT_PREFERRED_PM_PROFILE = 45
+FADT_SMI_CMD = 48
 FADT_SCI_INT = 46
 FADT_PM1A_EVT_BLK = 56
 FADT_PM1A_CNT_BLK = 64
@@ -222,6 +223,7 @@ def _fadt(platform: Platform) -> bytes:
 def _put_power_block(table: bytearray, power: PowerBlock) -> None:
     """The PM1 and timer registers, each by port and as a generic address."""
     struct.pack_into("<H", table, FADT_SCI_INT, power.sci)
+    struct.pack_into("<IBB", table, FADT_SMI_CMD, power.smi_command, power.acpi_enable, power.acpi_disable)
     for offset, extended, length_offset, port, length, access in (
         (FADT_PM1A_EVT_BLK, FADT_X_PM1A_EVT_BLK, FADT_PM1_EVT_LEN, power.pm1_event, 4, GAS_WORD),
         (FADT_PM1A_CNT_BLK, FADT_X_PM1A_CNT_BLK, FADT_PM1_CNT_LEN, power.pm1_control, 2, GAS_WORD),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from emuvisor.devices.acpi_pm import ACPI_DISABLE, ACPI_ENABLE
 from emuvisor.machine.memory_map import MMIO_HOLE_START, MemoryMap
 
 __all__ = ["IsaDevice", "Pci", "Platform", "PowerBlock", "SleepRegisters"]
@@ -56,6 +57,10 @@ class PowerBlock:
     """The sleep type that switches off."""
     reset_port: int = 0xCF9
     reset_value: int = 6
+    smi_command: int = 0xB2
+    """The port to which the values beside it are written to begin and to end ACPI mode."""
+    acpi_enable: int = ACPI_ENABLE
+    acpi_disable: int = ACPI_DISABLE
 
     @property
     def pm1_event(self) -> int:

@@ -208,20 +208,16 @@ def test_the_timers_carry_is_an_event(bench: Bench) -> None:
     assert bench.sci
 
 
-def test_a_timer_of_32_bits_on_a_board_without_the_command_port() -> None:
+def test_a_timer_of_32_bits() -> None:
     clock = VirtualClock()
     pm = PowerManagement(
         clock=clock,
         sci=InterruptLine(lambda _: None),
         on_shutdown=lambda: None,
         timer_bits=32,
-        always_acpi=True,
     )
     clock.skip(10 * NS_PER_S)
     assert pm.read(PM_TMR_OFFSET, 4) == 10 * PM_TIMER_HZ
-    pm.set_acpi_mode(False)
-    pm.write(PM1_CNT_OFFSET, 0, 2)
-    assert pm.read(PM1_CNT_OFFSET, 2) == SCI_EN
 
 
 def test_a_timer_of_another_width_is_refused() -> None:

@@ -56,7 +56,9 @@ def test_fixed_hardware_of_the_pc(tmp_path):
     source = disassemble(fadt, tmp_path)
     for expected in (
         "SCI Interrupt : 0009",
-        "SMI Command Port : 00000000",
+        "SMI Command Port : 000000B2",
+        "ACPI Enable Value : F1",
+        "ACPI Disable Value : F0",
         "PM1A Event Block Address : 00000600",
         "PM1A Control Block Address : 00000604",
         "PM Timer Block Address : 00000608",

@@ -137,6 +137,8 @@ def test_power_button_is_heard_by_a_guest_that_enabled_it(rig: BoardRig) -> None
     rig.board.load_roms([], programs_chipset=False)
     program_pic(rig)
     rig.board.ports.write(0x602, 0x0100, 2)
+    assert not rig.board.press_power_button()
+    rig.board.ports.write(0xB2, 0xF1, 1)  # ACPI mode
     assert rig.board.press_power_button()
     assert rig.board.acknowledge() == 0x29
     rig.board.ports.write(0x604, 0x2001, 2)
