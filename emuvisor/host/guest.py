@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from emuvisor.errors import UsageError
 from emuvisor.host.states import GuestState, require
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Guest"]
 
+_T = TypeVar("_T")
+
 WHEEL_UP, WHEEL_DOWN = 1 << 3, 1 << 4
 """Buttons 4 and 5 of a pointer, as X11 and VNC number them."""
+PRESENT = tuple(state for state in GuestState if state is not GuestState.GONE)
 
 
 class Guest:
@@ -177,8 +180,7 @@ class Guest:
     def screen(self) -> "Screen":
         """What its display shows now. Raises UsageError on a board without one."""
         display: Vga = self._part("display")
-        with self.host.lock:
-            return self.host.between_runs(self, display.screen)
+        return self._between_runs(display.screen)
 
     def send_keys(self, *chords: str) -> None:
         """Press and release keys: "ret", "ctrl-alt-delete", "f2"; the names are those of `devices.keymap`.
@@ -211,9 +213,8 @@ class Guest:
 
     def press_power_button(self) -> None:
         """Ask the guest's system to shut down, by ACPI. Raises UsageError when nobody in it listens."""
-        with self.host.lock:
-            if not self.host.between_runs(self, self.machine.board.press_power_button):
-                raise UsageError(f"guest {self.name!r}: nothing listens to the power button")
+        if not self._between_runs(self.machine.board.press_power_button):
+            raise UsageError(f"guest {self.name!r}: nothing listens to the power button")
 
     def _part(self, name: str) -> Any:
         part = getattr(self.machine.board, name)
@@ -223,8 +224,13 @@ class Guest:
 
     def _input(self, device: str, act: Callable[[Any], object]) -> None:
         part = self._part(device)
-        with self.host.lock:
-            self.host.between_runs(self, lambda: act(part))
+        self._between_runs(lambda: act(part))
+
+    def _between_runs(self, function: Callable[[], _T]) -> _T:
+        """Call `function` while the guest is on no pCPU. Raises StateError for a guest that is gone."""
+        with self._operating, self.host.lock:
+            require(self.name, self.state, PRESENT, "use")
+            return self.host.between_runs(self, function)
 
     # ---- numbers ----
 
