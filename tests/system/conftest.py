@@ -1,8 +1,25 @@
 """Stock images from the user's cache; what is not there is skipped and says how to get it."""
 
-import pytest
+from collections.abc import Iterator
 
+import pytest
+from compatibility import TABLE, Plugin, compatibility
+
+from emuvisor.host import Host
 from emuvisor.images.cache import Image, find
+from emuvisor.units import MIB
+
+__all__ = ["compatibility"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Plugin(TABLE), "compatibility-table")
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with Host(1024 * MIB, pcpus=2) as host:
+        yield host
 
 
 def pulled(name: str) -> Image:
@@ -18,5 +35,40 @@ def debian() -> Image:
 
 
 @pytest.fixture(scope="session")
+def debian_i386() -> Image:
+    return pulled("debian-i386")
+
+
+@pytest.fixture(scope="session")
 def memtest() -> Image:
     return pulled("debian-memtest")
+
+
+@pytest.fixture(scope="session")
+def grub(seabios: Image) -> Image:
+    return pulled("debian-grub")
+
+
+@pytest.fixture(scope="session")
+def syslinux(seabios: Image) -> Image:
+    return pulled("debian-syslinux")
+
+
+@pytest.fixture(scope="session")
+def debian_system(seabios: Image) -> Image:
+    return pulled("debian-system")
+
+
+@pytest.fixture(scope="session")
+def debian_efi() -> Image:
+    return pulled("debian-efi")
+
+
+@pytest.fixture(scope="session")
+def seabios() -> Image:
+    return pulled("seabios")
+
+
+@pytest.fixture(scope="session")
+def ovmf() -> Image:
+    return pulled("ovmf")

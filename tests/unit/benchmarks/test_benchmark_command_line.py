@@ -33,13 +33,15 @@ def test_without_an_image_everything_else_is_skipped_with_a_notice(
     monkeypatch.setenv("EMUVISOR_CACHE", str(tmp_path))
     out = tmp_path / "out.json"
     markdown = tmp_path / "out.md"
-    names = ["boot", "commands", "scale"]
+    names = ["boot", "commands", "ide", "scale"]
     assert command_line.main([*names, "--json", str(out), "--markdown", str(markdown)]) == 0
     data = json.loads(out.read_text())
     assert [(b["name"], b["notices"]) for b in data["benchmarks"]] == [
         (name, [f"{name} is skipped: no Debian image; run `emuvisor images pull debian`"]) for name in names
     ]
-    assert data["command"] == f"python -m benchmarks boot commands scale --json {out} --markdown {markdown}"
+    assert (
+        data["command"] == f"python -m benchmarks boot commands ide scale --json {out} --markdown {markdown}"
+    )
     assert "## scale" in markdown.read_text()
     assert "notice: boot is skipped: no Debian image" in capsys.readouterr().out
 

@@ -1,11 +1,13 @@
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from benchmarks.harness import BenchmarkError
+from benchmarks.harness import BenchmarkError, Context, Settings
 from benchmarks.process import ConsoleProcess
-from benchmarks.shell import Shell
+from benchmarks.shell import Shell, booted
 
 FAKE_GUEST = r"""
 import sys
@@ -83,3 +85,22 @@ def test_a_program_that_is_not_there() -> None:
     with pytest.raises(BenchmarkError) as error:
         ConsoleProcess("qemu", ["/nowhere/qemu"])
     assert str(error.value) == "qemu: /nowhere/qemu does not start: No such file or directory"
+
+
+def test_a_booted_guest_knows_its_functions_until_the_end() -> None:
+    with ExitStack() as stack:
+        shell = booted(stack, Context(Settings()), FakeGuest(), {"one": "compute 1", "two": "compute 2"})
+        assert shell is not None
+        shell.time("one", "result of compute 1", 10)
+        shell.time("two", "result of compute 2", 10)
+    with pytest.raises(ProcessLookupError):
+        os.kill(shell.pid, 0)
+
+
+def test_a_guest_that_does_not_boot_is_skipped_with_a_notice() -> None:
+    context = Context(Settings())
+    with ExitStack() as stack:
+        assert booted(stack, context, FakeGuest("print('no disk')"), {}) is None
+    assert context.notices == [
+        "fake is skipped: fake ended with code 0 before 'EMUVISOR-BOOT-OK'; its last output: 'no disk\\n'"
+    ]

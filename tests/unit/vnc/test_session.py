@@ -20,6 +20,8 @@ LITTLE_HIGH = PixelFormat(32, 24, False, 255, 255, 255, 8, 16, 24)
 DEEP = PixelFormat(32, 32, False, 1023, 1023, 1023, 20, 10, 0)
 SPREAD = PixelFormat(32, 24, False, 255, 255, 255, 24, 8, 0)
 
+PATIENCE_S = 20
+
 Script = Callable[[Viewer, Display], Awaitable[None]]
 
 
@@ -29,7 +31,7 @@ def play(script: Script, display: Display | None = None, *, handshake: bool = Tr
 
     async def run() -> Any:
         viewer, task = await session(shown)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             if handshake:
                 await viewer.start()
             await script(viewer, shown)
@@ -85,18 +87,19 @@ def test_a_security_type_that_was_not_offered() -> None:
 
 async def authenticate(version: bytes, password: bytes) -> tuple[bytes, Any]:
     """What the server sends behind the response, and how the session ends."""
-    viewer, task = await session(Display(), b"secret")
-    viewer.writer.write(version)
-    if version.endswith(b"3\n"):
-        assert await viewer.reader.readexactly(16) == b"RFB 003.008\n\0\0\0\x02"
-    else:
-        viewer.writer.write(b"\x02")
-        assert await viewer.reader.readexactly(14) == b"RFB 003.008\n\x01\x02"
-    viewer.writer.write(vnc_response(password, await viewer.reader.readexactly(16)))
-    viewer.writer.write_eof()
-    (result,) = await asyncio.gather(task, return_exceptions=True)
-    answer = await viewer.reader.read()
-    viewer.writer.close()
+    async with asyncio.timeout(PATIENCE_S):
+        viewer, task = await session(Display(), b"secret")
+        viewer.writer.write(version)
+        if version.endswith(b"3\n"):
+            assert await viewer.reader.readexactly(16) == b"RFB 003.008\n\0\0\0\x02"
+        else:
+            viewer.writer.write(b"\x02")
+            assert await viewer.reader.readexactly(14) == b"RFB 003.008\n\x01\x02"
+        viewer.writer.write(vnc_response(password, await viewer.reader.readexactly(16)))
+        viewer.writer.write_eof()
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        answer = await viewer.reader.read()
+        viewer.writer.close()
     return answer, result
 
 
