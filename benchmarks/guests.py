@@ -82,6 +82,7 @@ def debian_config(settings: Settings, name: str = "guest", clock: ClockMode = "v
     """The Debian image as a guest."""
     image = settings.image
     assert image is not None
+    assert image.kernel is not None
     return GuestConfig(
         name=name,
         board="pc",

@@ -22,7 +22,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Host(2 * MEMORY) as host:
         image = Path(folder, "loop.bin")
         image.write_bytes(code(int(sys.argv[1])))
-        guest = host.create(GuestConfig(memory=MEMORY, flat=FlatConfig(image, CODE_ADDRESS, "long64")))
+        flat = FlatConfig(image, CODE_ADDRESS, "long64")
+        guest = host.create(GuestConfig(board="pc", memory=MEMORY, flat=flat))
         start = time.perf_counter()
         guest.start()
         guest.wait()

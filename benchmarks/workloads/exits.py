@@ -91,7 +91,7 @@ class Exits:
         turns = QUICK_TURNS if context.settings.quick else TURNS
         context.note(
             f"{turns} turns a kind. Ports and MMIO reach a Python device that returns a number; cpuid "
-            'is answered in Python, hlt goes through the machine and its timer (clock="virtual", '
+            'answers are kept in the C core, hlt goes through the machine and its timer (clock="virtual", '
             "which skips the waiting), with the end of interrupt at the 8259 or, for the APIC's tick, its "
             "initial count and EOI by MMIO; rdtsc, page fault, interrupt and syscall stay in the C core "
             "and include the guest's handler and its way back."

@@ -85,7 +85,7 @@ def _spin_configs(stack: ExitStack) -> list[GuestConfig]:
     image = folder / "spin.bin"
     image.write_bytes(firmware.image("spin"))
     flat = FlatConfig(image, firmware.FLAT_ADDRESS)
-    return [GuestConfig(name=f"spin{number}", memory=16 * MIB, flat=flat) for number in range(2)]
+    return [GuestConfig(name=f"spin{number}", board="pc", memory=16 * MIB, flat=flat) for number in range(2)]
 
 
 def _enter(guest: Machine, pcpu: Pcpu, entries: int) -> float:
