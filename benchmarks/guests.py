@@ -3,10 +3,11 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import BenchmarkError, Context, Settings
 from emuvisor.cpu.pcpu import Pcpu
@@ -24,6 +25,7 @@ __all__ = [
     "has_image",
     "machine",
     "program",
+    "program_for",
     "run_until",
 ]
 
@@ -43,6 +45,11 @@ def has_image(context: Context, what: str) -> bool:
 def program(name: str, *arguments: str) -> list[str]:
     """The command line of a program in benchmarks/programs."""
     return [sys.executable, "-m", f"benchmarks.programs.{name}", *arguments]
+
+
+def program_for(configuration: Mapping[str, Any]) -> list[str]:
+    """The command line that runs the guest of `configuration`, its console on standard input and output."""
+    return program("console", json.dumps(configuration))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class EmuvisorProcess:
             },
             "disks": [{"path": str(self.disk)}] if self.disk else [],
         }
-        return program("console", json.dumps(configuration))
+        return program_for(configuration)
 
 
 def debian_config(settings: Settings, name: str = "guest", clock: ClockMode = "virtual") -> GuestConfig:

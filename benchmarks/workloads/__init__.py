@@ -1,6 +1,7 @@
 """One benchmark a file; `ALL` lists them in the order in which they run.
 
 boot.py      process start to the first line of user space
+system.py    a whole Debian from its disk to the login prompt
 commands.py  system calls, fork and exec, a shell loop, sha256 in the booted guest
 ide.py       reading and writing an IDE disk in the booted guest
 vbe.py       frames a second of a guest that draws full screens
@@ -18,12 +19,14 @@ from benchmarks.workloads.exits import Exits
 from benchmarks.workloads.ide import Ide
 from benchmarks.workloads.scale import Scale
 from benchmarks.workloads.switch import Switch
+from benchmarks.workloads.system import System
 from benchmarks.workloads.vbe import Vbe
 
 __all__ = ["ALL"]
 
 ALL: tuple[Benchmark, ...] = (
     Boot(),
+    System(),
     Commands(),
     Ide(),
     Vbe(),

@@ -23,7 +23,7 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
         command_line.main(["boots"])
     assert exit_info.value.code == 2
     assert capsys.readouterr().err.endswith(
-        "error: no benchmark 'boots'; there are boot, commands, ide, vbe, bare, exits, switch, scale\n"
+        "error: no benchmark 'boots'; there are boot, system, commands, ide, vbe, bare, exits, switch, scale\n"
     )
 
 
