@@ -52,9 +52,9 @@ CASES = [
         for options in ("", f"{APIC_OFF} {ACPI_OFF}")
     ),
     # Without ACPI the MP tables describe the APICs, to kernels that read them.
-    Case(CLOUD, "pc", ACPI_OFF),
-    Case(CLOUD, "pc", APIC_OFF),
-    Case(I686_PAE, "pc", ACPI_OFF),
+    *(Case(kernel, "pc", options) for kernel in (CLOUD, I686, I686_PAE) for options in (ACPI_OFF, APIC_OFF)),
+    Case(I686, "microvm", ACPI_OFF),
+    Case(I686_PAE, "microvm", ACPI_OFF),
 ]
 
 

@@ -8,7 +8,7 @@ from guests import boot_disks, cdrom, disk, expect, floppy, power_off, reach_she
 
 from emuvisor.host import Host
 from emuvisor.images.cache import Image
-from emuvisor.machine.config import DiskConfig
+from emuvisor.machine.config import DiskConfig, GuestConfig
 from emuvisor.units import MIB
 
 pytestmark = pytest.mark.system
@@ -59,4 +59,31 @@ def test_disk_before_cd(host: Host, syslinux: Image, grub: Image, compatibility:
         guest="Debian cloud kernel (amd64)",
         boots="SYSLINUX from an IDE disk, a bootable CD and floppy in their drives, SeaBIOS",
         checked="the disk comes first; shell; power-off",
+    )
+
+
+def option_rom(text: str) -> bytes:
+    """A ROM whose initialization prints `text` to the debug console (PnP BIOS specification, 3.3)."""
+    code = b"\xba\x02\x04" + b"".join(bytes((0xB0, letter, 0xEE)) for letter in text.encode()) + b"\xcb"
+    rom = bytearray(b"\x55\xaa\x01" + code).ljust(512, b"\0")  # mov dx, 402h; mov al, letter; out dx, al; retf
+    rom[-1] = -sum(rom) & 0xFF
+    return bytes(rom)
+
+
+def test_option_rom_from_a_file(
+    host: Host, seabios: Image, tmp_path: Path, compatibility: Compatibility
+) -> None:
+    rom = tmp_path / "mine.rom"
+    rom.write_bytes(option_rom("<my option ROM>"))
+    disk_config = DiskConfig(blank(tmp_path / "disk.img", MIB))
+    guest = host.create(
+        GuestConfig(firmware="seabios", memory=32 * MIB, disks=(disk_config,), option_roms=(rom,))
+    )
+    guest.start()
+    see(guest, "^No bootable device")
+    assert "<my option ROM>" in guest.machine.debug.text
+    compatibility.row(
+        guest="SeaBIOS (Debian's package)",
+        boots="from the reset vector, an option ROM from a file",
+        checked="the ROM is found and run",
     )

@@ -131,9 +131,6 @@ BOOT_CHOICES = 3
 # Files of fw_cfg (SeaBIOS's documentation, "Runtime configuration")
 OPTION_ROM_FOLDER = "genroms/"
 BOOT_ORDER_FILE = "bootorder"
-BOOT_FAIL_WAIT_FILE = "etc/boot-fail-wait"
-WAIT_FOR_EVER = b"\xff\xff\xff\xff"
-"""SeaBIOS stays where it is when nothing boots, and does not begin again after a minute."""
 BOOT_FAIL_FILE = "etc/boot-fail-wait"
 STAY = b"\xff\xff\xff\xff"
 """When nothing boots, SeaBIOS stops; without the file it tries again after a minute, which idle guests skip."""
@@ -317,7 +314,6 @@ class PcBoard:
         for name, rom in w.option_roms:
             self.fw_cfg.add_file(OPTION_ROM_FOLDER + name, OptionRom(rom, name).data)
         self.fw_cfg.add_file(BOOT_ORDER_FILE, boot_order(_boot_paths(w.drives)))
-        self.fw_cfg.add_file(BOOT_FAIL_WAIT_FILE, WAIT_FOR_EVER)
         self.fw_cfg.add_file(BOOT_FAIL_FILE, STAY)
         self.legacy.put_cmos(self._cmos(w))
 
