@@ -11,6 +11,8 @@ r"""The DSDT of a platform: devices that cannot be found by looking, PCI interru
 Without PCI the ISA devices are in \_SB.
 """
 
+from functools import lru_cache
+
 from emuvisor.machine.tables import resources
 from emuvisor.machine.tables.aml import (
     ARG0,
@@ -67,8 +69,10 @@ INTERRUPT_NUMBER_OFFSET = 5
 """Where an Extended Interrupt descriptor has its first interrupt number."""
 
 
+@lru_cache(maxsize=32)
 def dsdt(platform: Platform) -> bytes:
-    """The definition block: everything behind the table's header."""
+    """The definition block: everything behind the table's header. Guests that are alike share it: it is half of what
+    making a board takes."""
     isa = b"".join(_isa_device(d) for d in platform.isa)
     root = isa if platform.pci is None else _pci_root(platform.pci, isa) + _links(platform.pci)
     hpet = b"" if platform.hpet is None else _hpet(platform.hpet)
