@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.harness import Context, Settings
 from benchmarks.machine import QEMU
 
-__all__ = ["NAME", "Qemu", "available", "ide_drive"]
+__all__ = ["NAME", "Qemu", "available", "ide_drive", "installed"]
 
 NAME = "qemu"
 
@@ -46,10 +46,17 @@ def ide_drive(image: Path) -> str:
     return f"file={image},format=raw,if=ide,cache=writeback"
 
 
-def available(context: Context) -> bool:
+def installed(context: Context) -> bool:
     """Whether QEMU is installed; a notice when it is not."""
     if shutil.which(QEMU) is None:
         context.notice(f"qemu is skipped: {QEMU} is not installed (Debian: qemu-system-x86)")
+        return False
+    return True
+
+
+def available(context: Context) -> bool:
+    """Whether QEMU can boot the image: a notice when it is not installed, and a note how it runs."""
+    if not installed(context):
         return False
     context.note(
         f"QEMU runs with -machine pc (or as named) -accel tcg -cpu {context.settings.qemu_cpu} -smp 1 "

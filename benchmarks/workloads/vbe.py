@@ -69,9 +69,10 @@ class Vbe:
                     f"emuvisor, {SCREENS_PER_S} screens a second", one(DRAWING, partial(draw, SCREENS_PER_S))
                 ),
             ]
-            if qemu.available(context):
+            if qemu.installed(context):
                 context.note(
-                    "QEMU boots the guest from a disk, with a VGA that nobody looks at (-display none)."
+                    f"QEMU (-accel tcg -cpu {settings.qemu_cpu}) boots the guest from a disk, with a VGA that "
+                    "nobody looks at (-display none)."
                 )
                 disk = Path(folder, f"{GUEST}.img")
                 disk.write_bytes(firmware.boot_disk(GUEST, _parameters(frames)))
