@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from emuvisor.devices.display.screen import Screen
     from emuvisor.machine.machine import Machine
 
-__all__ = ["add_to", "execute"]
+__all__ = ["add_to", "execute", "progress"]
 
 DESCRIPTION = """\
 Run a guest until a moment of its own time, until its screen shows a text, or until its serial console prints one
@@ -65,14 +65,16 @@ def execute(args: argparse.Namespace) -> int:
 def _run(machine: "Machine", after_s: float | None, shows: str | None) -> "Screen":
     from emuvisor.cpu.pcpu import Pcpu
     from emuvisor.machine.machine import Readiness
+    from emuvisor.machine.outcome import Ending
 
     display = machine.board.display
     assert display is not None
+    awaited = _awaited(shows, machine.config.until)
     timeout_s = machine.config.timeout_s or DEFAULT_TIMEOUT_S
     end = time.monotonic() + timeout_s
     pcpu = Pcpu(machine.memory.pool, machine.model)
     machine.boot()
-    with _progress() as progress:
+    with progress() as update:
         while True:
             activity = machine.run_slice(pcpu, STEP_WORK)
             screen = display.screen()
@@ -81,22 +83,35 @@ def _run(machine: "Machine", after_s: float | None, shows: str | None) -> "Scree
             if after_s is not None and machine.clock.now_ns() >= after_s * 1e9:
                 return screen
             if activity.readiness is Readiness.ENDED:
-                if machine.config.until is not None or shows is None:
+                assert machine.outcome is not None
+                if machine.outcome.ending is Ending.UNTIL or not awaited:
                     return screen
-                raise HostError(f"the guest ended ({machine.outcome}) before its screen showed {shows!r}")
+                raise HostError(f"the guest ended ({machine.outcome}) before {awaited}")
             if activity.readiness is Readiness.STARVED:
                 raise HostError(f"the guest needs more memory than {machine.memory.pool.limit} frames")
             if activity.readiness is Readiness.IDLE:
-                if activity.wake_ns is None:
-                    return screen  # nothing will change any more
+                if activity.wake_ns is None:  # nothing will change any more
+                    if after_s is not None or not awaited:
+                        return screen
+                    raise HostError(f"the guest halted and waits for input before {awaited}")
                 time.sleep(max(0, activity.wake_ns - machine.clock.now_ns()) / 1e9)
             if time.monotonic() >= end:
                 raise HostError(f"the moment did not come within {timeout_s:g} s")
-            progress(f"{machine.clock.now_ns() / 1e9:.1f} s of guest time")
+            update(f"{machine.clock.now_ns() / 1e9:.1f} s of guest time")
+
+
+def _awaited(shows: str | None, until: str | None) -> str:
+    """The texts that would have been the moment, for a message; empty when there are none."""
+    texts = []
+    if shows is not None:
+        texts.append(f"its screen showed {shows!r}")
+    if until is not None:
+        texts.append(f"its console printed {until!r}")
+    return " or ".join(texts)
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], object]]:
+def progress() -> Iterator[Callable[[str], object]]:
     """Gives a function to say how far it is: a line on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _text: None

@@ -13,6 +13,7 @@ from emuvisor.cli.results import Cut, Result
 from emuvisor.cli.screen import Screen
 from emuvisor.cli.screen_keys import chords
 from emuvisor.cli.terminal import raw_terminal
+from emuvisor.errors import StateError
 from emuvisor.host import Guest, GuestState, Host
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.outcome import Ending
@@ -207,9 +208,8 @@ class Session:
 
     def _cut(self, guest: Guest, why: Cut, message: str = "") -> None:
         """End a guest that has not ended by itself."""
-        with self._screen.outlet.unlimited(), self._host.lock:
-            if guest.state is GuestState.RUNNING:
-                guest.pause()
+        with self._screen.outlet.unlimited(), suppress(StateError):  # it may end meanwhile, or starve
+            guest.pause()
         if guest.outcome is None:
             self._record(guest, why, 0, message)
         else:

@@ -55,7 +55,7 @@ class Guest:
         self.wake_at: float | None = None
         """Idle until then (time.monotonic seconds)."""
         self._operating = threading.RLock()
-        """One operation at a time; taken before the host's lock."""
+        """One operation at a time, also of those on its screen and keys; taken before the host's lock."""
         self.cpu_ns = 0
         self.waited_ns = 0
         self.queued_at = 0

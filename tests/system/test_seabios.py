@@ -65,7 +65,9 @@ def test_disk_before_cd(host: Host, syslinux: Image, grub: Image, compatibility:
 def option_rom(text: str) -> bytes:
     """A ROM whose initialization prints `text` to the debug console (PnP BIOS specification, 3.3)."""
     code = b"\xba\x02\x04" + b"".join(bytes((0xB0, letter, 0xEE)) for letter in text.encode()) + b"\xcb"
-    rom = bytearray(b"\x55\xaa\x01" + code).ljust(512, b"\0")  # mov dx, 402h; mov al, letter; out dx, al; retf
+    rom = bytearray(b"\x55\xaa\x01" + code).ljust(
+        512, b"\0"
+    )  # mov dx, 402h; mov al, letter; out dx, al; retf
     rom[-1] = -sum(rom) & 0xFF
     return bytes(rom)
 

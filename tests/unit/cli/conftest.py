@@ -16,6 +16,10 @@ PROGRAMS = {
     "triple-fault": "0f011e0090 0f0b",  # lidt [9000h], which is zeros; ud2
     # mov dx, 3F8h; mov al, 'A'; out dx, al, three times without an end of line; then power-off
     "aaa": "baf803 b041 ee ee ee" + POWER_OFF,
+    # "HI" at the top of the screen, then endless, or halted for good
+    "hi": "b800b8 8ec0 26c70600004807 26c70602004907 ebfe",
+    "hi-idle": "b800b8 8ec0 26c70600004807 26c70602004907 fb f4 ebfd",
+    "hi-off": "b800b8 8ec0 26c70600004807 26c70602004907" + POWER_OFF,
     # COM1 gets DTR and RTS, then every byte received is sent back; '!' switches off
     "echo": "bafc03 b003 ee bafd03 ec a801 74f8 baf803 ec ee 3c21 75ef" + POWER_OFF,
 }
