@@ -8,16 +8,18 @@ import keystone
 import pytest
 
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.machine.config import FlatConfig, GuestConfig
+from emuvisor.errors import ImageError
+from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig
 from emuvisor.machine.loaders.flat import FlatMode
-from emuvisor.machine.machine import Machine
+from emuvisor.machine.machine import Activity, Machine, Readiness
 from emuvisor.machine.outcome import Ending
 from emuvisor.memory import FramePool
-from emuvisor.units import MIB
+from emuvisor.units import KIB, MIB, PAGE_SIZE
 
 ADDRESS = 0x8000
 DATA = 0x7000
 PATIENCE_S = 30
+SLICE = 1_000_000
 BITS: dict[FlatMode, int] = {
     "real16": keystone.KS_MODE_16,
     "protected32": keystone.KS_MODE_32,
@@ -27,10 +29,61 @@ IA32_APIC_BASE = 0x1B
 BASE_AFTER_RESET = 0xFEE00900
 ICR_LOW, ICR_INIT, ICR_NMI = 0xFEE00300, 0x4500, 0x4400
 
+ROM_START, GDT, RESET_VECTOR = 0xF000, 0xF800, 0xFFF0
+"""Offsets in the segment that the processor starts in, which ends at 4 GiB."""
+GDT_ADDRESS = 0xFFFF_F810
+GDT_AND_POINTER = (
+    (15).to_bytes(2, "little")
+    + GDT_ADDRESS.to_bytes(4, "little")
+    + bytes(10 + 8)
+    + bytes.fromhex("ffff000000 92cf00")  # data: base 0, limit 4 GiB
+)
+
 POWER_OFF = "mov dx, 0x604; mov ax, 0x2000; out dx, ax; hlt;"
+DEBUG_EXIT = "mov al, 1; out 0xf4, al; e: jmp e;"
 IDLE = "sti; i: hlt; jmp i;"
+MASK_ALL = "mov al, 0xff; out 0x21, al; out 0xa1, al;"
+PIC = (
+    "mov al, 0x11; out 0x20, al; mov al, 8; out 0x21, al; mov al, 4; out 0x21, al; mov al, 1; out 0x21, al;"
+    "mov al, {mask}; out 0x21, al;"
+)
+"""The first 8259: vectors from 8 on, and a mask."""
 ONE_SHOT = "mov al, 0x30; out 0x43, al; mov al, 0; out 0x40, al; mov al, 1; out 0x40, al;"
+"""Timer 0 in 256 ticks."""
+LISTEN = "mov dx, 0x3fc; mov al, 0x0b; out dx, al; mov dx, 0x3f9; mov al, 1; out dx, al;"
+"""COM1 interrupts (IRQ 4) when it has received something."""
 RESET = "mov al, 0xfe; out 0x64, al; r: jmp r;"
+TOUCH = "mov ax, 0x1000; t: mov es, ax; mov es:[di], ax; add ax, 0x100; cmp ax, 0x9000; jb t; a: jmp a"
+INIT_ITSELF = f"""
+    mov al, byte ptr [{DATA}]
+    test al, al
+    jnz again
+    mov byte ptr [{DATA}], 0x42
+    .byte 0x66, 0x2e, 0x0f, 0x01, 0x16
+    .word {GDT}
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    mov ax, 8
+    mov ds, ax
+    mov dword ptr [{ICR_LOW}], {ICR_INIT}
+stop:
+    jmp stop
+again:
+    {DEBUG_EXIT}
+"""
+"""The bytes are lgdt cs:[GDT]."""
+
+
+HANDLER = 0x6000
+
+
+def on_interrupt(number: int, setup: str) -> str:
+    """Sleeps after `setup`; IRQ `number` is handled at HANDLER."""
+    vector = 4 * (8 + number)
+    pic = PIC.format(mask=0xFF & ~(1 << number))
+    return f"{pic} {setup} mov word ptr [{vector}], {HANDLER}; mov word ptr [{vector + 2}], 0; {IDLE}"
+
 
 Build = Callable[..., Machine]
 
@@ -118,31 +171,21 @@ def test_an_nmi_from_the_apic(build: Build) -> None:
 
 
 def test_init_starts_the_processor_at_its_reset_vector(tmp_path: Path, pool: FramePool) -> None:
-    """A ROM that sends INIT to itself on its first way through, and then finds what it left in memory."""
-    gdt = 0xF800
-    code = asm(
-        f"""
-        mov al, byte ptr [{DATA}]
-        test al, al
-        jnz again
-        mov byte ptr [{DATA}], 0x42
-        mov eax, 0
-        .byte 0x2e, 0x0f, 0x01, 0x16
-        .word {gdt}
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        mov ax, 8
-        mov ds, ax
-        .byte 0x67
-        mov dword ptr [0xfee00300], {ICR_INIT}
-        stop: jmp stop
-        again:
-        """,
-        "real16",
-        0xF000,
-    )
-    raise NotImplementedError(code)
+    """A ROM that sends its processor INIT on the first way through, and then finds what it left in memory."""
+    code = asm(INIT_ITSELF, "real16", ROM_START)
+    rom = bytearray(4 * KIB)
+    rom[: len(code)] = code
+    rom[GDT - ROM_START : GDT - ROM_START + len(GDT_AND_POINTER)] = GDT_AND_POINTER
+    start = asm(f"jmp {ROM_START}", "real16", RESET_VECTOR)
+    rom[RESET_VECTOR - ROM_START : RESET_VECTOR - ROM_START + len(start)] = start
+    path = tmp_path / "rom"
+    path.write_bytes(rom)
+    machine = Machine(GuestConfig(memory=MIB, firmware=path), pool)
+    machine.boot()
+    assert run(machine) is Ending.DEBUG_EXIT
+    assert machine.resets == 0
+    assert machine.memory.read(DATA, 1) == b"B"
+    machine.close()
 
 
 # ---- resets ----
@@ -150,11 +193,83 @@ def test_init_starts_the_processor_at_its_reset_vector(tmp_path: Path, pool: Fra
 
 def test_a_guest_that_resets_itself(build: Build) -> None:
     machine = build("mov al, 0x41; mov dx, 0x3f8; out dx, al;" + RESET)
-    resets = []
+    resets: list[int] = []
+    machine.on_reset = lambda: resets.append(machine.resets)
+    pcpu = Pcpu(machine.memory.pool, machine.model)
+    for _ in range(2):  # a slice ends there
+        assert machine.run_slice(pcpu, SLICE) == Activity(Readiness.RUNNABLE)
+    assert (resets, machine.console.text) == ([1, 2], "AA")
 
-    def third() -> None:
-        resets.append(machine.resets)
-        if machine.resets == 2:
-            machine._end(machine_outcome)
 
-    raise NotImplementedError(third)
+def test_until_is_awaited_again_after_a_reset(build: Build) -> None:
+    machine = build("mov al, 0x41; mov dx, 0x3f8; out dx, al; a: jmp a", until="A")
+    machine.reset()
+    assert run(machine) is Ending.UNTIL
+    machine.reset()
+    assert machine.outcome is None
+    assert run(machine) is Ending.UNTIL
+    assert machine.console.text == "AA"
+
+
+# ---- runs ----
+
+
+def test_a_halt_for_good(build: Build) -> None:
+    machine = build("cli; hlt")
+    assert run(machine) is Ending.HALTED
+    assert machine.outcome is not None
+    assert machine.outcome.message == "HLT with interrupts disabled"
+
+
+def test_a_panic(build: Build) -> None:
+    assert run(build("mov dx, 0x505; mov al, 1; out dx, al; a: jmp a")) is Ending.PANIC
+
+
+@pytest.mark.parametrize("clock", ["virtual", "host"])
+def test_a_guest_that_only_input_can_wake(clock: str, build: Build) -> None:
+    assert run(build(MASK_ALL + IDLE, clock=clock)) is None
+
+
+@pytest.mark.parametrize("clock", ["virtual", "host"])
+def test_a_timer_wakes(clock: str, build: Build) -> None:
+    machine = build(on_interrupt(0, ONE_SHOT), clock=clock)
+    machine.memory.write(HANDLER, asm(POWER_OFF, "real16"))
+    assert run(machine) is Ending.POWER_OFF
+
+
+@pytest.mark.parametrize("clock", ["virtual", "host"])
+def test_input_wakes(clock: str, build: Build) -> None:
+    machine = build(on_interrupt(4, LISTEN), clock=clock)
+    machine.memory.write(HANDLER, asm(POWER_OFF, "real16"))
+    assert run(machine) is None
+    machine.console.feed(b"!")
+    assert run(machine) is Ending.POWER_OFF
+
+
+def test_a_run_of_no_time(build: Build) -> None:
+    machine = build("a: jmp a")
+    assert run(machine, seconds=0) is None
+    assert machine.vcpu.work == 0
+
+
+def test_a_guest_that_the_pool_cannot_supply(tmp_path: Path) -> None:
+    path = tmp_path / "guest.bin"
+    path.write_bytes(asm(TOUCH, "real16"))
+    pool = FramePool(8 * PAGE_SIZE)
+    config = GuestConfig(memory=MIB, board="isa", flat=FlatConfig(path, ADDRESS))
+    machine = Machine(config, pool)
+    machine.boot()
+    assert run(machine) is None
+    assert (machine.outcome, pool.free) == (None, 0)
+    machine.close()
+    assert pool.used == 0
+
+
+def test_an_option_rom_that_is_not_there(tmp_path: Path, pool: FramePool) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(512))
+    missing = tmp_path / "none.rom"
+    config = GuestConfig(memory=MIB, disks=(DiskConfig(disk),), option_roms=(missing,))
+    with pytest.raises(ImageError) as error:
+        Machine(config, pool)
+    assert str(error.value) == f"{missing}: cannot be read: No such file or directory"
