@@ -20,6 +20,9 @@ PROGRAMS = {
     "hi": "b800b8 8ec0 26c70600004807 26c70602004907 ebfe",
     "hi-idle": "b800b8 8ec0 26c70600004807 26c70602004907 fb f4 ebfd",
     "hi-off": "b800b8 8ec0 26c70600004807 26c70602004907" + POWER_OFF,
+    # Bochs VBE's registers (index 1CEh, data 1CFh) 1, 2, 3: 320 by 200 by 8 bits; 4: enabled, linear
+    "graphics": "bace01 b80100ef 42 b84001ef 4a b80200ef 42 b8c800ef"
+    "4a b80300ef 42 b80800ef 4a b80400ef 42 b84100ef ebfe",
     # COM1 gets DTR and RTS, then every byte received is sent back; '!' switches off
     "echo": "bafc03 b003 ee bafd03 ec a801 74f8 baf803 ec ee 3c21 75ef" + POWER_OFF,
 }

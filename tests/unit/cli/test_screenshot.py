@@ -8,6 +8,7 @@ import pytest
 
 from emuvisor.cli import main, screenshot
 from emuvisor.images import cache
+from emuvisor.units import PAGE_SIZE
 
 Program = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
@@ -115,3 +116,24 @@ def test_texts_that_never_come(
 ) -> None:
     assert shot("-", program(name), *options) == 2
     assert capsys.readouterr().err == f"emuvisor: error: {message}\n"
+
+
+def test_an_idle_guest_on_the_host_clock(program: Program, capsys: Capture) -> None:
+    assert shot("-", program("hi-idle"), "--after", "0.001", "--clock", "host") == 0
+    assert capsys.readouterr().out.startswith("HI")
+
+
+def test_a_guest_that_the_host_cannot_supply(
+    program: Program, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emuvisor.cli.guests.pool_size", lambda _guests: 512 * PAGE_SIZE)
+    assert shot("-", program("memtouch"), "--after", "1000") == 2
+    assert capsys.readouterr().err == "emuvisor: error: the guest needs more memory than 512 frames\n"
+
+
+def test_a_picture_is_not_printed(program: Program, capsys: Capture) -> None:
+    assert shot("-", program("graphics"), "--after", "0.01") == 2
+    assert (
+        capsys.readouterr().err
+        == "emuvisor: error: the screen is in a graphics mode; name a file for the picture\n"
+    )

@@ -42,21 +42,6 @@ def make(host: Host, folder: Path, source: str = SHOW_KEYS, **fields: object) ->
     return host.create(config)
 
 
-def codes(guest: Guest, count: int) -> bytes:
-    """The scan codes that it got so far, at least `count` of them."""
-    for _ in range(PATIENCE_S * 100):
-        with host_lock(guest):
-            got = bytes(guest.console.text.encode("latin-1", "replace"))[1:]
-            if len(got) >= count:
-                return got
-            guest.host.changed.wait(0.01)
-    raise AssertionError(f"only {got!r}")
-
-
-def host_lock(guest: Guest):
-    return guest.host.lock
-
-
 def test_the_screen_of_a_guest_that_runs(host: Host, tmp_path: Path) -> None:
     guest = make(host, tmp_path)
     guest.start()
@@ -71,17 +56,6 @@ def test_the_screen_of_a_guest_that_does_not_run(host: Host, tmp_path: Path) -> 
     assert screen.pixels.shape == (screen.height, screen.width, 3)
 
 
-def test_keys_arrive(host: Host, tmp_path: Path) -> None:
-    guest = make(host, tmp_path)
-    guest.start()
-    assert guest.expect("R", PATIENCE_S) or "R" in guest.console.text
-    guest.press("KeyA")
-    guest.press("KeyA", False)
-    guest.type_keys("a")
-    guest.send_keys("a")
-    assert len(codes(guest, 6)) == 6
-
-
 def test_what_a_board_does_not_have(host: Host, tmp_path: Path) -> None:
     guest = make(host, tmp_path, board="microvm")
     for action, part in (
@@ -92,16 +66,6 @@ def test_what_a_board_does_not_have(host: Host, tmp_path: Path) -> None:
         with pytest.raises(UsageError) as error:
             action()
         assert str(error.value) == f"guest 'guest': the microvm board has no {part}"
-
-
-def test_the_mouse_moves_presses_and_turns(host: Host, tmp_path: Path) -> None:
-    guest = make(host, tmp_path)
-    mouse = guest.machine.board.mouse
-    assert mouse is not None
-    guest.point(3, -2, 0b00001)
-    guest.point(0, 0, 0b01000)
-    guest.point(0, 0, 0b10000)
-    assert mouse.buttons == 0
 
 
 def test_a_power_button_that_nobody_listens_to(host: Host, tmp_path: Path) -> None:
