@@ -10,16 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from emuvisor.bus.clock import Timer
 from emuvisor.bus.device import SavedState, check_saved
+from emuvisor.bus.irq import InterruptLine
 from emuvisor.errors import SnapshotError
 
 __all__ = [
     "OPTIONAL_TIME",
     "TIME",
     "Data",
+    "Deadline",
     "Fields",
     "Flag",
     "Kind",
+    "LineLevel",
     "Number",
     "Numbers",
     "load_fields",
@@ -155,3 +159,32 @@ def saved_part(state: SavedState, device: str, field: str) -> SavedState:
             f"{device}: saved field {field!r} is {reprlib.repr(part)}; expected a saved state"
         )
     return part
+
+
+class LineLevel:
+    """A saved field: the level of the interrupt line that the chip keeps as attribute `line`. Setting it drives it."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+
+    def __get__(self, chip: Any, _class: type) -> bool:
+        line: InterruptLine = getattr(chip, self._line)
+        return line.level
+
+    def __set__(self, chip: Any, level: bool) -> None:
+        getattr(chip, self._line).set(level)
+
+
+class Deadline:
+    """A saved field: when the timer is due that the chip keeps as attribute `timer`, or None. Setting it arms it."""
+
+    def __init__(self, timer: str) -> None:
+        self._timer = timer
+
+    def __get__(self, chip: Any, _class: type) -> int | None:
+        timer: Timer = getattr(chip, self._timer)
+        return timer.deadline_ns
+
+    def __set__(self, chip: Any, deadline_ns: int | None) -> None:
+        if deadline_ns is not None:
+            getattr(chip, self._timer).arm(deadline_ns)

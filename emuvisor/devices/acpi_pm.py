@@ -10,7 +10,17 @@ from typing import Self
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.bus.saved import OPTIONAL_TIME, TIME, Fields, Flag, Number, load_fields, save_fields
+from emuvisor.bus.saved import (
+    OPTIONAL_TIME,
+    TIME,
+    Deadline,
+    Fields,
+    Flag,
+    LineLevel,
+    Number,
+    load_fields,
+    save_fields,
+)
 from emuvisor.devices.shutdown import SLP_TYP_MASK, is_soft_off
 from emuvisor.errors import UsageError
 from emuvisor.units import NS_PER_S
@@ -232,24 +242,11 @@ class PowerManagement:
 
     # Saving.
 
-    @property
-    def sci_level(self) -> bool:
-        """The interrupt line; setting it drives the line."""
-        return self._sci.level
+    sci_level = LineLevel("_sci")
+    """The interrupt line."""
 
-    @sci_level.setter
-    def sci_level(self, level: bool) -> None:
-        self._sci.set(level)
-
-    @property
-    def deadline_ns(self) -> int | None:
-        """When the timer's next carry is due; setting it arms the timer."""
-        return self._timer.deadline_ns
-
-    @deadline_ns.setter
-    def deadline_ns(self, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            self._timer.arm(deadline_ns)
+    deadline_ns = Deadline("_timer")
+    """When the timer's next carry is due."""
 
     def save(self) -> SavedState:
         """The registers as plain data."""

@@ -5,7 +5,7 @@ Source: IA-PC HPET Specification 1.0a, section 2.3.8.
 
 from emuvisor.bus.clock import Timer
 from emuvisor.bus.device import SavedState
-from emuvisor.bus.saved import OPTIONAL_TIME, Fields, Number, load_fields, save_fields
+from emuvisor.bus.saved import OPTIONAL_TIME, Deadline, Fields, Number, load_fields, save_fields
 
 __all__ = ["FSB_ENABLED", "INTERRUPT_ENABLED", "LEVEL_TRIGGERED", "PERIODIC", "Comparator"]
 
@@ -125,15 +125,8 @@ class Comparator:
             late = counter - self.comparator & mask
             self.comparator = self.comparator + (late // self.period + 1) * self.period & mask
 
-    @property
-    def deadline_ns(self) -> int | None:
-        """When the next match is due; setting it arms the alarm."""
-        return self.alarm.deadline_ns
-
-    @deadline_ns.setter
-    def deadline_ns(self, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            self.alarm.arm(deadline_ns)
+    deadline_ns = Deadline("alarm")
+    """When the next match is due; setting it arms the alarm."""
 
     def save(self) -> SavedState:
         """The registers as plain data."""

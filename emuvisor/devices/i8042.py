@@ -10,7 +10,7 @@ from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.bus.saved import Data, Fields, Flag, Number, load_fields, save_fields
+from emuvisor.bus.saved import Data, Fields, Flag, LineLevel, Number, load_fields, save_fields
 from emuvisor.devices.a20 import A20Gate
 from emuvisor.devices.keyboard import Keyboard
 from emuvisor.devices.keymap import BREAK, RELEASED, TO_SET_1
@@ -202,23 +202,11 @@ class I8042:
             self._run_with_data(command, value)
         self._load_output()
 
-    @property
-    def irq_level(self) -> bool:
-        """The interrupt line; setting it drives the line."""
-        return self._irq.level
+    irq_level = LineLevel("_irq")
+    """The interrupt line."""
 
-    @irq_level.setter
-    def irq_level(self, level: bool) -> None:
-        self._irq.set(level)
-
-    @property
-    def aux_irq_level(self) -> bool:
-        """The auxiliary device's interrupt line; setting it drives the line."""
-        return self._aux_irq.level
-
-    @aux_irq_level.setter
-    def aux_irq_level(self, level: bool) -> None:
-        self._aux_irq.set(level)
+    aux_irq_level = LineLevel("_aux_irq")
+    """The auxiliary device's interrupt line."""
 
     def save(self) -> SavedState:
         """The controller's state as plain data."""

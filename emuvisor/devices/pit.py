@@ -9,7 +9,17 @@ from typing import Self
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.bus.saved import OPTIONAL_TIME, Fields, Flag, Number, load_fields, save_fields, saved_part
+from emuvisor.bus.saved import (
+    OPTIONAL_TIME,
+    Deadline,
+    Fields,
+    Flag,
+    LineLevel,
+    Number,
+    load_fields,
+    save_fields,
+    saved_part,
+)
 from emuvisor.devices.pit_counter import HARDWARE_STROBE, MODE_MASK, MODE_SHIFT, RW_MASK, RW_SHIFT, Counter
 from emuvisor.units import NS_PER_S
 
@@ -108,24 +118,11 @@ class I8254:
         """The OUT pin of counter `index`."""
         return self.counters[index].output(self.tick())
 
-    @property
-    def irq_level(self) -> bool:
-        """The interrupt line; setting it drives the line."""
-        return self._irq.level
+    irq_level = LineLevel("_irq")
+    """The interrupt line."""
 
-    @irq_level.setter
-    def irq_level(self, level: bool) -> None:
-        self._irq.set(level)
-
-    @property
-    def deadline_ns(self) -> int | None:
-        """When counter 0's output rises next; setting it arms the timer."""
-        return self._timer.deadline_ns
-
-    @deadline_ns.setter
-    def deadline_ns(self, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            self._timer.arm(deadline_ns)
+    deadline_ns = Deadline("_timer")
+    """When counter 0's output rises next."""
 
     def save(self) -> SavedState:
         """The counters and the next edge as plain data."""

@@ -12,7 +12,18 @@ from typing import Self
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.bus.saved import OPTIONAL_TIME, TIME, Data, Fields, Flag, Number, load_fields, save_fields
+from emuvisor.bus.saved import (
+    OPTIONAL_TIME,
+    TIME,
+    Data,
+    Deadline,
+    Fields,
+    Flag,
+    LineLevel,
+    Number,
+    load_fields,
+    save_fields,
+)
 from emuvisor.devices.bcd import from_bcd, to_bcd
 from emuvisor.devices.calendar import civil_from_days, days_from_civil
 from emuvisor.errors import UsageError
@@ -212,24 +223,11 @@ class MC146818:
             self.cmos[address] = value
         self._update_irq(now_ns)
 
-    @property
-    def irq_level(self) -> bool:
-        """The interrupt line; setting it drives the line."""
-        return self._irq.level
+    irq_level = LineLevel("_irq")
+    """The interrupt line."""
 
-    @irq_level.setter
-    def irq_level(self, level: bool) -> None:
-        self._irq.set(level)
-
-    @property
-    def deadline_ns(self) -> int | None:
-        """When the next enabled interrupt is due; setting it arms the timer."""
-        return self._timer.deadline_ns
-
-    @deadline_ns.setter
-    def deadline_ns(self, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            self._timer.arm(deadline_ns)
+    deadline_ns = Deadline("_timer")
+    """When the next enabled interrupt is due."""
 
     def save(self) -> SavedState:
         """The registers, the RAM and the time as plain data."""

@@ -12,7 +12,17 @@ from typing import Self
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.bus.saved import OPTIONAL_TIME, Data, Fields, Flag, Number, load_fields, save_fields
+from emuvisor.bus.saved import (
+    OPTIONAL_TIME,
+    Data,
+    Deadline,
+    Fields,
+    Flag,
+    LineLevel,
+    Number,
+    load_fields,
+    save_fields,
+)
 from emuvisor.units import KIB, NS_PER_S
 
 __all__ = ["NS16550A", "QUEUE_SIZE", "UART_HZ"]
@@ -217,24 +227,11 @@ class NS16550A:
         elif offset == SCR:
             self.scr = value
 
-    @property
-    def irq_level(self) -> bool:
-        """The interrupt line; setting it drives the line."""
-        return self._irq.level
+    irq_level = LineLevel("_irq")
+    """The interrupt line."""
 
-    @irq_level.setter
-    def irq_level(self, level: bool) -> None:
-        self._irq.set(level)
-
-    @property
-    def deadline_ns(self) -> int | None:
-        """When the receiver's time-out comes; setting it arms the timer."""
-        return self._timer.deadline_ns
-
-    @deadline_ns.setter
-    def deadline_ns(self, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            self._timer.arm(deadline_ns)
+    deadline_ns = Deadline("_timer")
+    """When the receiver's time-out comes."""
 
     def save(self) -> SavedState:
         """The registers, the FIFO and the input that waits, as plain data."""

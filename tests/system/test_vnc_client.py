@@ -27,7 +27,7 @@ KEY_DELAY_MS = 100
 """Between a viewer's actions: a PC's keyboard buffer holds 15 keys, and GRUB has to come and take them."""
 TEXT_COLUMNS, TEXT_LINES = 80, 25
 
-pytestmark = pytest.mark.skipif(VNCDOTOOL is None, reason="no vncdotool: pip install vncdotool")
+assert VNCDOTOOL is not None, "vncdotool comes with the test extra"
 
 
 class Desk:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
-from emuvisor.bus.saved import OPTIONAL_TIME, TIME, Fields, Flag, Number, load_fields, save_fields
+from emuvisor.bus.saved import OPTIONAL_TIME, TIME, Deadline, Fields, Flag, Number, load_fields, save_fields
 from emuvisor.devices.apic.registers import DIVIDE_WRITABLE
 from emuvisor.units import NS_PER_S, NS_PER_US
 
@@ -64,15 +64,8 @@ class ApicTimer:
         configuration = self.divide_configuration
         return ((configuration >> 1 & 4 | configuration & 3) + 1) & 7
 
-    @property
-    def deadline_ns(self) -> int | None:
-        """When the next interrupt is due; setting it arms the timer."""
-        return self._timer.deadline_ns
-
-    @deadline_ns.setter
-    def deadline_ns(self, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            self._timer.arm(deadline_ns)
+    deadline_ns = Deadline("_timer")
+    """When the next interrupt is due."""
 
     def write_initial_count(self, value: int) -> None:
         """Start counting down from `value`; 0 stops the timer."""

@@ -36,6 +36,10 @@ class Dac:
     """The colour table. Reads and writes of the data port step through the channels and entries."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """All black, nothing masked."""
         self.colours = bytearray(SIZE)
         """Red, green and blue of each entry, as they were written."""
         self.mask = 0xFF
@@ -43,10 +47,6 @@ class Dac:
         self.channel = 0
         self.reading = False
         self.eight_bit = False
-
-    def reset(self) -> None:
-        """All black, nothing masked."""
-        self.__init__()  # type: ignore[misc]
 
     def state(self) -> int:
         """3C7h: whether the last index was for reading or for writing."""

@@ -14,8 +14,10 @@ from emuvisor.bus.irq import InterruptLine
 from emuvisor.bus.saved import (
     OPTIONAL_TIME,
     Data,
+    Deadline,
     Fields,
     Flag,
+    LineLevel,
     Number,
     load_fields,
     save_fields,
@@ -476,24 +478,11 @@ class FloppyController:
 
     # Saved state.
 
-    @property
-    def irq_level(self) -> bool:
-        """The interrupt line; setting it drives the line."""
-        return self._irq.level
+    irq_level = LineLevel("_irq")
+    """The interrupt line."""
 
-    @irq_level.setter
-    def irq_level(self, level: bool) -> None:
-        self._irq.set(level)
-
-    @property
-    def deadline_ns(self) -> int | None:
-        """When the next sector passes under the head; setting it arms the timer."""
-        return self._timer.deadline_ns
-
-    @deadline_ns.setter
-    def deadline_ns(self, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            self._timer.arm(deadline_ns)
+    deadline_ns = Deadline("_timer")
+    """When the next sector passes under the head."""
 
     def save(self) -> SavedState:
         """The chip and its drives as plain data, without the disks."""

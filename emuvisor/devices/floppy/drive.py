@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
-from emuvisor.bus.saved import OPTIONAL_TIME, Fields, Flag, Number, load_fields, save_fields
+from emuvisor.bus.saved import OPTIONAL_TIME, Deadline, Fields, Flag, Number, load_fields, save_fields
 from emuvisor.devices.floppy.media import EMPTY_DRIVE_TYPE, SIDES, MediaFormat, format_of
 from emuvisor.devices.storage.blockdevice import BlockDevice
 from emuvisor.units import NS_PER_US
@@ -123,15 +123,8 @@ class FloppyDrive:
         disk, lba = self._find(side, sector)
         disk.write(lba, data)
 
-    @property
-    def deadline_ns(self) -> int | None:
-        """When the seek ends; setting it arms the timer."""
-        return self._timer.deadline_ns
-
-    @deadline_ns.setter
-    def deadline_ns(self, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            self._timer.arm(deadline_ns)
+    deadline_ns = Deadline("_timer")
+    """When the seek ends."""
 
     def save(self) -> SavedState:
         """Where the head is, and the change line, as plain data."""
