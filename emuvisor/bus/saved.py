@@ -22,6 +22,7 @@ __all__ = [
     "Deadline",
     "Fields",
     "Flag",
+    "InputLevel",
     "Kind",
     "LineLevel",
     "Number",
@@ -173,6 +174,21 @@ class LineLevel:
 
     def __set__(self, chip: Any, level: bool) -> None:
         getattr(chip, self._line).set(level)
+
+
+class InputLevel:
+    """A saved field: the level of the input that the chip keeps as attribute `line`. Setting it only notes what its
+    driver does."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+
+    def __get__(self, chip: Any, _class: type) -> bool:
+        line: InterruptLine = getattr(chip, self._line)
+        return line.level
+
+    def __set__(self, chip: Any, level: bool) -> None:
+        getattr(chip, self._line).level = level
 
 
 class Deadline:

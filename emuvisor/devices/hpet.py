@@ -10,7 +10,7 @@ from typing import Self
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.bus.saved import TIME, Fields, Flag, Number, load_fields, save_fields, saved_part
+from emuvisor.bus.saved import TIME, Fields, Flag, InputLevel, Number, load_fields, save_fields, saved_part
 from emuvisor.devices.hpet_comparator import (
     FSB_ENABLED,
     INTERRUPT_ENABLED,
@@ -282,23 +282,9 @@ class Hpet:
 
     # Saving.
 
-    @property
-    def pit_level(self) -> bool:
-        """The level of `pit`; setting it only notes what its driver does."""
-        return self.pit.level
+    pit_level = InputLevel("pit")
 
-    @pit_level.setter
-    def pit_level(self, level: bool) -> None:
-        self.pit.level = level
-
-    @property
-    def rtc_level(self) -> bool:
-        """The level of `rtc`; setting it only notes what its driver does."""
-        return self.rtc.level
-
-    @rtc_level.setter
-    def rtc_level(self, level: bool) -> None:
-        self.rtc.level = level
+    rtc_level = InputLevel("rtc")
 
     def save(self) -> SavedState:
         """The registers and the next matches as plain data."""

@@ -7,7 +7,7 @@ from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.bus.saved import Fields, Flag, Number, load_fields, save_fields
+from emuvisor.bus.saved import Fields, Flag, InputLevel, Number, load_fields, save_fields
 
 __all__ = ["Imcr"]
 
@@ -66,14 +66,7 @@ class Imcr:
         self._direct.set(level and not self.through_apic)
         self._lint0.set(level and self.through_apic)
 
-    @property
-    def level(self) -> bool:
-        """The level of `pic_intr`; setting it only notes what its driver does."""
-        return self.pic_intr.level
-
-    @level.setter
-    def level(self, level: bool) -> None:
-        self.pic_intr.level = level
+    level = InputLevel("pic_intr")
 
     def save(self) -> SavedState:
         """The mode as plain data."""

@@ -12,7 +12,7 @@ from typing import Self
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.irq import InterruptLine
-from emuvisor.bus.saved import Fields, Flag, Number, load_fields, save_fields, saved_part
+from emuvisor.bus.saved import Fields, Flag, InputLevel, Number, load_fields, save_fields, saved_part
 from emuvisor.devices.apic import registers as reg
 from emuvisor.devices.apic.apic_bus import ApicBus
 from emuvisor.devices.apic.apic_timer import ApicTimer
@@ -499,32 +499,11 @@ class LocalApic:
 
     # Saving.
 
-    @property
-    def lint0_level(self) -> bool:
-        """The level of `lint0`; setting it only notes what its driver does."""
-        return self.lint0.level
+    lint0_level = InputLevel("lint0")
 
-    @lint0_level.setter
-    def lint0_level(self, level: bool) -> None:
-        self.lint0.level = level
+    lint1_level = InputLevel("lint1")
 
-    @property
-    def lint1_level(self) -> bool:
-        """The level of `lint1`; setting it only notes what its driver does."""
-        return self.lint1.level
-
-    @lint1_level.setter
-    def lint1_level(self, level: bool) -> None:
-        self.lint1.level = level
-
-    @property
-    def bypass_level(self) -> bool:
-        """The level of `bypass`; setting it only notes what its driver does."""
-        return self.bypass.level
-
-    @bypass_level.setter
-    def bypass_level(self, level: bool) -> None:
-        self.bypass.level = level
+    bypass_level = InputLevel("bypass")
 
     def save(self) -> SavedState:
         """The registers and the timer as plain data."""
