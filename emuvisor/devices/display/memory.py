@@ -8,6 +8,7 @@ The four planes' bytes at one address lie side by side: as a 32-bit number they 
 """
 
 from collections.abc import Callable
+from mmap import mmap
 from typing import Protocol
 
 import numpy as np
@@ -75,7 +76,7 @@ class DisplayMemory:
         self._sequencer = sequencer
         self._graphics = graphics
         self._vram = vram
-        self._bytes = bytearray(SIZE)
+        self._bytes = mmap(-1, SIZE)  # the host backs what a guest uses, which for a text screen is little
         view = memoryview(self._bytes)
         self._pairs = view.cast("H")
         self._words = view.cast("I")
