@@ -6,6 +6,7 @@ deadline, runs the vCPU until then, and calls `fire_due`.
 
 import heapq
 import time
+from collections import deque
 from collections.abc import Callable
 
 __all__ = ["Clock", "HostClock", "Timer", "VirtualClock"]
@@ -87,15 +88,20 @@ class Clock:
         so each timer fires at most once in a call, and a chip that is always late cannot hold the host here.
         """
         now = self.now_ns()
-        due: list[tuple[int, int, Timer]] = []
+        due: deque[tuple[int, int, Timer]] = deque()
         while (deadline := self.next_deadline_ns()) is not None and deadline <= now:
             due.append(heapq.heappop(self._queue))
         fired = 0
-        for deadline, ticket, timer in due:
-            if timer.ticket == ticket:  # no earlier callback cancelled or moved it
-                timer.cancel()
-                timer.callback(deadline)
-                fired += 1
+        try:
+            while due:
+                deadline, ticket, timer = due.popleft()
+                if timer.ticket == ticket:  # no earlier callback cancelled or moved it
+                    timer.cancel()
+                    timer.callback(deadline)
+                    fired += 1
+        finally:
+            for entry in due:  # a callback raised: the others have not had their turn
+                heapq.heappush(self._queue, entry)
         return fired
 
 

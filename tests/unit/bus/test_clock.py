@@ -195,3 +195,18 @@ def test_two_runs_with_the_same_inputs_fire_alike() -> None:
 
     assert run() == run()
     assert len(run()) > 50
+
+
+def test_a_callback_that_fails_costs_the_others_nothing(log: Log) -> None:
+    def fail(_deadline_ns: int) -> None:
+        raise RuntimeError("no frames")
+
+    before, failing, behind = log.timer("before"), log.clock.timer(fail), log.timer("behind")
+    for timer in (before, failing, behind):
+        timer.arm(5)
+    log.clock.skip(5)
+    with pytest.raises(RuntimeError, match="no frames"):
+        log.clock.fire_due()
+    assert log.fired == [("before", 5)]
+    assert log.clock.fire_due() == 1
+    assert log.fired == [("before", 5), ("behind", 5)]
