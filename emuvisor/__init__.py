@@ -40,7 +40,15 @@ if TYPE_CHECKING:
         UsageError,
     )
     from emuvisor.host import Event, Guest, GuestState, GuestStatistics, Host
-    from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig, KernelConfig, load_config
+    from emuvisor.machine.config import (
+        DiskConfig,
+        FlatConfig,
+        GuestConfig,
+        KernelConfig,
+        NicConfig,
+        ShareConfig,
+    )
+    from emuvisor.machine.config_file import load_config
     from emuvisor.machine.console import Console
     from emuvisor.machine.machine import Machine
     from emuvisor.machine.outcome import Ending, Outcome
@@ -68,9 +76,11 @@ __all__ = [
     "ImageError",
     "KernelConfig",
     "Machine",
+    "NicConfig",
     "OutOfFrames",
     "Outcome",
     "Pcpu",
+    "ShareConfig",
     "SnapshotError",
     "StateError",
     "UsageError",
@@ -94,7 +104,15 @@ _HOMES = {
         "UsageError",
     ),
     "emuvisor.host": ("Event", "Guest", "GuestState", "GuestStatistics", "Host"),
-    "emuvisor.machine.config": ("DiskConfig", "FlatConfig", "GuestConfig", "KernelConfig", "load_config"),
+    "emuvisor.machine.config": (
+        "DiskConfig",
+        "FlatConfig",
+        "GuestConfig",
+        "KernelConfig",
+        "NicConfig",
+        "ShareConfig",
+    ),
+    "emuvisor.machine.config_file": ("load_config",),
     "emuvisor.machine.console": ("Console",),
     "emuvisor.machine.machine": ("Machine",),
     "emuvisor.machine.outcome": ("Ending", "Outcome"),

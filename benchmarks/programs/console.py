@@ -9,7 +9,7 @@ import sys
 import threading
 
 from emuvisor.host import Guest, Host
-from emuvisor.machine.config import from_mapping
+from emuvisor.machine.config_file import from_mapping
 from emuvisor.units import MIB
 
 HOST_RESERVE = 64 * MIB

@@ -15,8 +15,10 @@ from emuvisor.machine.config import (
     FlatConfig,
     GuestConfig,
     KernelConfig,
-    load_config,
+    NicConfig,
+    ShareConfig,
 )
+from emuvisor.machine.config_file import load_config
 from emuvisor.memory.stage2 import MAX_FRAMES
 from emuvisor.units import MIB, PAGE_SIZE
 
@@ -24,8 +26,13 @@ __all__ = ["configs", "pool_size"]
 
 _SOURCES = ("image", "kernel", "flat", "firmware")
 _KERNEL_PARTS = ("initrd", "append", "decompressor")
-_BOOT_OPTIONS = (*_SOURCES, *_KERNEL_PARTS, "disk", "option_rom", "device", "firmware_variables")
-_VALUES = ("name", "board", "memory", "cpu", "clock", "until")
+_BOOT_OPTIONS = (
+    *_SOURCES,
+    *_KERNEL_PARTS,
+    *("disk", "disk_bus", "option_rom", "device", "firmware_variables"),
+    *("nic", "share", "console_port", "input"),
+)
+_VALUES = ("name", "board", "memory", "cpu", "clock", "until", "rng", "balloon", "vsock", "ring")
 
 FIRMWARE_SIZE = MIB
 """A guest's ROMs, which count beside its RAM."""
@@ -41,7 +48,7 @@ def configs(args: argparse.Namespace, default_clock: ClockMode) -> list[GuestCon
         values["timeout_s"] = args.timeout
     if args.config:
         return _from_files(args, values)
-    values.setdefault("clock", default_clock)
+    values.setdefault("clock", "host" if args.nic else default_clock)
     return [GuestConfig(**values, **_boot(args))]
 
 
@@ -77,6 +84,10 @@ def _boot(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("nothing to boot: give --image, --kernel, --flat, --firmware, --disk or --config")
     boot: dict[str, Any] = {
         "disks": tuple(DiskConfig(**disk) for disk in args.disk or ()),
+        "nics": tuple(NicConfig(**nic) for nic in args.nic or ()),
+        "shares": tuple(ShareConfig(**share) for share in args.share or ()),
+        "console_ports": tuple(args.console_port or ()),
+        "input": tuple(args.input or ()),
         "option_roms": tuple(args.option_rom or ()),
         "devices": tuple(args.device or ()),
         "firmware_variables": args.firmware_variables,
@@ -94,6 +105,11 @@ def _boot(args: argparse.Namespace) -> dict[str, Any]:
         boot["flat"] = FlatConfig(path, address, mode) if mode else FlatConfig(path, address)
     if args.firmware is not None:
         boot["firmware"] = args.firmware
+    if args.disk_bus is not None:
+        boot["disks"] = tuple(
+            replace(disk, bus=args.disk_bus) if disk.bus is None and disk.kind == "disk" else disk
+            for disk in boot["disks"]
+        )
     return boot
 
 

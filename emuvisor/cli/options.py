@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from emuvisor.errors import UsageError
-from emuvisor.machine.choices import BoardName, FirmwareName
+from emuvisor.machine.choices import BoardName, DiskBus, FirmwareName, InputKind, RingLayout
 from emuvisor.units import parse_size
 
 __all__ = [
@@ -14,11 +14,17 @@ __all__ = [
     "parse_disk",
     "parse_firmware",
     "parse_flat",
+    "parse_nic",
     "parse_seconds",
+    "parse_share",
     "parse_size_option",
 ]
 
-DISK_FORM = "PATH[,readonly][,cdrom|floppy][,overlay=PATH|temporary]"
+DISK_FORM = (
+    "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
+)
+NIC_FORM = "NETWORK[,mac=MAC][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]..."
+SHARE_FORM = "FOLDER,TAG[,writable]"
 
 
 def parse_size_option(text: str) -> int:
@@ -41,11 +47,42 @@ def parse_disk(text: str) -> dict[str, Any]:
             disk["kind"] = option
         elif name == "overlay" and value:
             disk["overlay"] = value if value == "temporary" else Path(value)
+        elif name in ("format", "bus") and value:
+            disk[name] = value
+        elif name == "queues" and value.isdecimal():
+            disk["queues"] = int(value)
         else:
             path = ""
     if not path:
         raise ArgumentTypeError(f"{text!r} is not {DISK_FORM}")
     return disk
+
+
+def parse_nic(text: str) -> dict[str, Any]:
+    """NETWORK and what is said of the card, as the fields of a NicConfig."""
+    network, *options = text.split(",")
+    nic: dict[str, Any] = {"network": network}
+    forwards: list[str] = []
+    for option in options:
+        name, _, value = option.partition("=")
+        if name == "mac" and value:
+            nic["mac"] = value
+        elif name == "forward" and value:
+            forwards.append(value)
+        else:
+            network = ""
+    if not network:
+        raise ArgumentTypeError(f"{text!r} is not {NIC_FORM}")
+    return nic | {"forwards": tuple(forwards)}
+
+
+def parse_share(text: str) -> dict[str, Any]:
+    """FOLDER,TAG and whether the guest may write, as the fields of a ShareConfig."""
+    path, _, rest = text.partition(",")
+    tag, _, option = rest.partition(",")
+    if not path or not tag or option not in ("", "writable"):
+        raise ArgumentTypeError(f"{text!r} is not {SHARE_FORM}")
+    return {"path": Path(path), "tag": tag, "readonly": not option}
 
 
 def parse_firmware(text: str) -> Path | str:
@@ -103,7 +140,10 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         type=parse_disk,
         action="append",
         metavar=DISK_FORM,
-        help="a raw image: a hard disk, CD-ROM or floppy; an overlay takes what is written (repeatable)",
+        help="an image: a hard disk, CD-ROM or floppy; an overlay takes what is written (repeatable)",
+    )
+    boot.add_argument(
+        "--disk-bus", choices=get_args(DiskBus), help="how hard disks are connected that do not say it"
     )
     boot.add_argument(
         "--config", type=Path, action="append", metavar="FILE", help="a guest defined in TOML (repeatable)"
@@ -132,6 +172,34 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     )
     guest.add_argument(
         "--firmware-variables", type=Path, metavar="FILE", help="where OVMF keeps its variables"
+    )
+    guest.add_argument(
+        "--nic",
+        type=parse_nic,
+        action="append",
+        metavar=NIC_FORM,
+        help='a network card on a virtual network; "user" is one of its own with a way out (repeatable)',
+    )
+    guest.add_argument(
+        "--share",
+        type=parse_share,
+        action="append",
+        metavar=SHARE_FORM,
+        help="a folder that the guest can mount: mount -t virtiofs TAG /mnt (repeatable)",
+    )
+    guest.add_argument("--rng", action="store_true", default=None, help="a source of random numbers")
+    guest.add_argument(
+        "--balloon", action="store_true", default=None, help="a balloon, to ask for memory back"
+    )
+    guest.add_argument("--vsock", type=int, metavar="CID", help="sockets to the host, and the guest's number")
+    guest.add_argument(
+        "--console-port", action="append", metavar="NAME", help="a port of the virtio console (repeatable)"
+    )
+    guest.add_argument(
+        "--input", action="append", choices=get_args(InputKind), help="a virtio input device (repeatable)"
+    )
+    guest.add_argument(
+        "--ring", choices=get_args(RingLayout), help="layout of the virtio queues (default: split)"
     )
     guest.add_argument("--until", metavar="TEXT", help="end when the console prints TEXT")
     guest.add_argument("--timeout", type=parse_seconds, metavar="SECONDS", help="give up after that long")

@@ -1,37 +1,28 @@
-"""A guest's configuration, from Python or TOML.
+"""A guest's configuration. `config_file` reads one from TOML."""
 
-    name = "debian"
-    memory = "256M"
-    until = "login:"
-
-    [kernel]
-    path = "vmlinuz"
-    initrd = "initrd.img"
-    append = "console=ttyS0"
-
-    [[disks]]
-    path = "root.img"
-    overlay = "temporary"
-
-The keys are the fields of `GuestConfig` and of the tables in it. Unknown keys are errors.
-"""
-
+import hashlib
 import re
-import tomllib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Literal, get_args
 
-from emuvisor.errors import ConfigError, UsageError
-from emuvisor.machine.choices import BoardName, ClockMode, DiskKind, FirmwareName
+from emuvisor.errors import ConfigError
+from emuvisor.machine.choices import (
+    BoardName,
+    ClockMode,
+    DiskBus,
+    DiskFormat,
+    DiskKind,
+    FirmwareName,
+    InputKind,
+    RingLayout,
+)
 from emuvisor.machine.loaders.flat import FlatMode
 from emuvisor.machine.loaders.linux import Decompressor
 from emuvisor.machine.memory_map import MemoryMap
-from emuvisor.units import MIB, parse_size
+from emuvisor.units import MIB
 
 __all__ = [
     "DEFAULT_EPOCH_S",
@@ -39,8 +30,8 @@ __all__ = [
     "FlatConfig",
     "GuestConfig",
     "KernelConfig",
-    "from_mapping",
-    "load_config",
+    "NicConfig",
+    "ShareConfig",
 ]
 
 DEFAULT_EPOCH_S = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
@@ -51,7 +42,18 @@ MAX_SERIAL_PORTS = 4
 MAX_IDE_DRIVES = 4
 MAX_FLOPPIES = 2
 MAX_TIMEOUT_S = 365 * 24 * 3600
-MAX_CONFIG_SIZE = MIB
+MAX_VIRTIO_DEVICES = 24
+"""Slots 3 to 26 of the PCI bus, which leaves some to devices of the user's."""
+MAX_DISK_QUEUES = 16
+FIRST_GUEST_CID, LAST_GUEST_CID = 3, 0xFFFF_FFFE
+"""0 to 2 and the last one have meanings of their own (virtio 1.2, section 5.10.4)."""
+MAX_TAG = 36
+"""Bytes in the name of a shared folder (virtio 1.2, section 5.11.4)."""
+USER_NETWORK = "user"
+"""A network of the NIC's own, with a way out."""
+OUI = 0x525400
+"""Locally administered; what people know virtual network cards by."""
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -102,29 +104,83 @@ class FlatConfig:
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
-    """A drive with a raw image in it: a hard disk, a CD-ROM (ISO 9660), or a floppy disk of 1.44 MB and the like.
+    """A drive with an image in it: a hard disk, a CD-ROM (ISO 9660), or a floppy disk of 1.44 MB and the like.
 
-    `overlay` keeps the image as it is: what the guest writes goes to this file, made when it does not exist, or
-    with "temporary" is forgotten with the guest.
+    `format` is "raw" or "qcow2"; None goes by the file's name. `overlay` keeps the image as it is: what the guest
+    writes goes to this file, made when it does not exist, or with "temporary" is forgotten with the guest. `bus` says
+    how a hard disk is connected: "ide" or "virtio"; None is what the board has, IDE first. `queues`: a virtio disk's.
     """
 
     path: Path
     readonly: bool = False
     kind: DiskKind = "disk"
     overlay: Path | Literal["temporary"] | None = None
+    format: DiskFormat | None = None
+    bus: DiskBus | None = None
+    queues: int = 1
 
     def __post_init__(self) -> None:
         _check_choice("disks.kind", self.kind, get_args(DiskKind))
+        _check_range("disks.queues", self.queues, 1, MAX_DISK_QUEUES)
+        if self.format is not None:
+            _check_choice("disks.format", self.format, get_args(DiskFormat))
+        if self.bus is not None:
+            _check_choice("disks.bus", self.bus, get_args(DiskBus))
         if self.overlay is not None and (self.readonly or self.kind != "disk"):
             what = "a read-only disk" if self.kind == "disk" else f"a {self.kind}"
             raise ConfigError(f"disks.overlay: {what} has none")
+        if self.kind != "disk":
+            for key, default in (("format", "raw"), ("bus", "ide")):
+                if getattr(self, key) not in (None, default):
+                    raise ConfigError(f"disks.{key}: a {self.kind} is not {getattr(self, key)}")
+
+
+@dataclass(frozen=True, slots=True)
+class NicConfig:
+    """A network card on the virtual network called `network`.
+
+    "user" is a network of its own with a way out through the host's own connections. `mac` is made from the guest's
+    name when it is not given. `forwards` are ports of the host's that lead to the guest's, "tcp:8080:80" (loopback) or
+    "udp:192.0.2.1:53:53"; they need a network with a user-mode uplink.
+    """
+
+    network: str = USER_NETWORK
+    mac: str | None = None
+    forwards: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name("nics.network", self.network)
+        if self.mac is not None:
+            if _MAC.fullmatch(self.mac) is None:
+                raise ConfigError(f"nics.mac: {self.mac!r} is not six pairs of hexadecimal digits with ':'")
+            if int(self.mac[:2], 16) & 1:
+                raise ConfigError(f"nics.mac: {self.mac} is a group's address, not a card's")
+
+    def address(self, guest: str, number: int) -> bytes:
+        """The six bytes of its MAC address as card `number` of `guest`."""
+        if self.mac is not None:
+            return bytes.fromhex(self.mac.replace(":", ""))
+        return OUI.to_bytes(3, "big") + hashlib.sha256(f"{guest}/{number}".encode()).digest()[:3]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareConfig:
+    """A folder of the host's that the guest can mount: `mount -t virtiofs TAG /mnt`."""
+
+    path: Path
+    tag: str
+    readonly: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.tag or len(self.tag.encode()) > MAX_TAG or "\0" in self.tag:
+            raise ConfigError(f"shares.tag: {self.tag!r} is not 1 to {MAX_TAG} bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class GuestConfig:
     """Everything that defines a guest. Invalid values raise ConfigError naming key, value and limit.
 
-    board: "pc" (PCI, IDE, VGA, ACPI), "microvm" (nothing but what booting a kernel needs) or "isa" (a PC of 1990).
+    board: "pc" (PCI, IDE, VGA, ACPI), "microvm" (virtio and what booting a kernel needs) or "isa" (a PC of 1990).
     memory: bytes, a multiple of 4 KiB from 1 MiB to 512 GiB.
     cpu: the name of a CPU model; None is the default one.
     clock: "virtual" counts what the guest runs and repeats exactly; "host" follows the wall clock.
@@ -132,7 +188,14 @@ class GuestConfig:
         clock, now with the host's.
     firmware: a ROM image's path, or the name of one from the image cache ("seabios", "ovmf").
     firmware_variables: a file in which OVMF keeps its variables; without one they are forgotten.
-    disks: at most 4 hard disks and CD-ROMs and 2 floppy disks.
+    disks: at most 4 hard disks and CD-ROMs at IDE and 2 floppy disks.
+    nics: network cards; they need the host's clock, since packets take the host's time.
+    shares: folders of the host's.
+    rng, balloon: a source of random numbers; a balloon, by which the host asks for memory back.
+    vsock: the guest's number for sockets to the host, from 3 on.
+    console_ports: names of serial ports on the virtio console.
+    input: "keyboard", "mouse", "tablet" beside what the board has.
+    ring: "split" or "packed", how the queues of the virtio devices lie in memory.
     option_roms: further ROM images that the firmware runs.
     devices: devices of the user's, as "module:Class" or the name of an entry point.
     until: console text that ends the run as a success.
@@ -155,6 +218,14 @@ class GuestConfig:
     disks: tuple[DiskConfig, ...] = ()
     option_roms: tuple[Path, ...] = ()
     devices: tuple[str, ...] = ()
+    nics: tuple[NicConfig, ...] = ()
+    shares: tuple[ShareConfig, ...] = ()
+    rng: bool = False
+    balloon: bool = False
+    vsock: int | None = None
+    console_ports: tuple[str, ...] = ()
+    input: tuple[InputKind, ...] = ()
+    ring: RingLayout = "split"
     serial_ports: int = 1
     until: str | None = None
     timeout_s: float | None = None
@@ -179,11 +250,58 @@ class GuestConfig:
             raise ConfigError(f"{' and '.join(sources)}: a guest boots from one of kernel, flat and firmware")
         if not sources and not self.disks:
             raise ConfigError("nothing to boot from: give one of kernel, flat, firmware and disks")
+        self._check_virtio()
         self._check_board()
+
+    def disk_bus(self, disk: DiskConfig) -> DiskBus:
+        """How `disk` is connected on this board."""
+        return disk.bus or ("virtio" if self.board == "microvm" and disk.kind == "disk" else "ide")
+
+    @property
+    def virtio_disks(self) -> list[DiskConfig]:
+        """The disks at virtio, in order."""
+        return [disk for disk in self.disks if self.disk_bus(disk) == "virtio"]
+
+    @property
+    def has_virtio(self) -> bool:
+        """Whether it has any virtio device."""
+        return self._virtio_count > 0
+
+    @property
+    def _virtio_count(self) -> int:
+        several = (self.virtio_disks, self.nics, self.shares, self.input)
+        single = (self.rng, self.balloon, self.vsock is not None, bool(self.console_ports))
+        return sum(map(len, several)) + sum(single)
+
+    def _check_virtio(self) -> None:
+        _check_choice("ring", self.ring, get_args(RingLayout))
+        for kind in self.input:
+            _check_choice("input", kind, get_args(InputKind))
+        if self.vsock is not None:
+            _check_range("vsock", self.vsock, FIRST_GUEST_CID, LAST_GUEST_CID)
+        for key, names in (
+            ("console_ports", self.console_ports),
+            ("shares.tag", tuple(share.tag for share in self.shares)),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(f"{key}: {name!r} is there twice")
+        for name in self.console_ports:
+            _check_name("console_ports", name)
+        if self.nics and self.clock != "host":
+            raise ConfigError(
+                'nics: a guest on a network needs clock = "host"; '
+                "a virtual clock skips the time that an answer takes"
+            )
+        count = self._virtio_count
+        if count and self.board == "isa":
+            raise ConfigError("the isa board has no virtio devices")
+        if count > MAX_VIRTIO_DEVICES:
+            raise ConfigError(f"{count} virtio devices are too many; the limit is {MAX_VIRTIO_DEVICES}")
 
     def _check_board(self) -> None:
         """What this board has no place for."""
-        count = Counter(disk.kind for disk in self.disks)
+        count = Counter(disk.kind for disk in self.disks if self.disk_bus(disk) == "ide")
         if self.board == "pc":
             if count["disk"] + count["cdrom"] > MAX_IDE_DRIVES:
                 raise ConfigError(f"disks: the pc board has {MAX_IDE_DRIVES} hard disks and CD-ROMs at most")
@@ -196,209 +314,10 @@ class GuestConfig:
             raise ConfigError(f"option_roms: the {self.board} board has no bus for them")
         if count["cdrom"]:
             raise ConfigError(f"disks: the {self.board} board has no CD-ROM")
-        if self.board == "microvm" and self.disks:
-            raise ConfigError("disks: the microvm board has no disks")
+        if self.board == "microvm" and len(self.virtio_disks) < len(self.disks):
+            raise ConfigError("disks: the microvm board has disks at virtio only")
 
     @property
     def memory_map(self) -> MemoryMap:
         """Where the guest's RAM lies."""
         return MemoryMap.for_ram(self.memory)
-
-
-def load_config(path: Path | str) -> GuestConfig:
-    """The guest defined in the TOML file `path`; relative paths in it start from its folder.
-
-    Raises ConfigError naming the file.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_CONFIG_SIZE + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(raw) > MAX_CONFIG_SIZE:
-        raise ConfigError(f"{path}: larger than {MAX_CONFIG_SIZE} bytes")
-    try:
-        data = tomllib.loads(raw.decode())
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: no UTF-8, no TOML, a number too long for Python
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    return from_mapping(data, str(path), path.parent)
-
-
-def from_mapping(data: Mapping[str, Any], source: str, folder: Path | None = None) -> GuestConfig:
-    """The guest defined by plain `data`, as read from TOML or JSON.
-
-    `source` is what messages call it; relative paths start from `folder`. Raises ConfigError.
-    """
-    try:
-        table = _Table("", data, folder or Path())
-        return table.build(
-            GuestConfig,
-            {
-                "name": table.text("name"),
-                "board": table.text("board"),
-                "memory": table.size("memory"),
-                "cpu": table.text("cpu"),
-                "vcpus": table.integer("vcpus"),
-                "clock": table.text("clock"),
-                "epoch_s": table.epoch("epoch_s"),
-                "kernel": _kernel(table.table("kernel")),
-                "flat": _flat(table.table("flat")),
-                "firmware": table.path("firmware", get_args(FirmwareName)),
-                "firmware_variables": table.path("firmware_variables"),
-                "disks": tuple(_disk(t) for t in table.tables("disks")),
-                "option_roms": tuple(table.paths("option_roms")),
-                "devices": tuple(table.texts("devices")),
-                "serial_ports": table.integer("serial_ports"),
-                "until": table.text("until"),
-                "timeout_s": table.number("timeout_s"),
-            },
-        )
-    except ValueError as error:  # besides ConfigError, a number too long to be printed
-        raise ConfigError(f"{source}: {error}") from None
-
-
-def _kernel(table: "_Table | None") -> KernelConfig | None:
-    if table is None:
-        return None
-    return table.build(
-        KernelConfig,
-        {
-            "path": table.path("path"),
-            "initrd": table.path("initrd"),
-            "append": table.text("append"),
-            "decompressor": table.text("decompressor"),
-        },
-    )
-
-
-def _flat(table: "_Table | None") -> FlatConfig | None:
-    if table is None:
-        return None
-    return table.build(
-        FlatConfig,
-        {"path": table.path("path"), "address": table.integer("address"), "mode": table.text("mode")},
-    )
-
-
-def _disk(table: "_Table") -> DiskConfig:
-    return table.build(
-        DiskConfig,
-        {
-            "path": table.path("path"),
-            "readonly": table.boolean("readonly"),
-            "kind": table.text("kind"),
-            "overlay": table.path("overlay", ("temporary",)),
-        },
-    )
-
-
-_T = TypeVar("_T")
-_Config = TypeVar("_Config", GuestConfig, KernelConfig, FlatConfig, DiskConfig)
-
-
-class _Table:
-    """A table of the configuration whose values are read by type; an absent key reads as None."""
-
-    def __init__(self, name: str, data: Mapping[str, Any], folder: Path) -> None:
-        self._name = name
-        self._data = data
-        self._folder = folder
-
-    def build(self, config: type[_Config], values: Mapping[str, Any]) -> _Config:
-        """A `config` from those of `values` that are present.
-
-        Raises ConfigError for a key that `config` does not have, and for one that it needs.
-        """
-        known = [f.name for f in fields(config)]
-        for key in self._data:
-            if key not in known:
-                near = get_close_matches(key, known, 1, 0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-                raise ConfigError(f"unknown key {key!r} in {self._title()}; {hint}")
-        present = {key: value for key, value in values.items() if key in self._data}
-        for key in ("path", "address"):
-            if key in known and key not in present:
-                raise ConfigError(f"{self._key(key)} is missing")
-        return config(**present)
-
-    def text(self, key: str) -> str | None:
-        return self._typed(key, str, "text")
-
-    def integer(self, key: str) -> int | None:
-        return self._typed(key, int, "a whole number")
-
-    def boolean(self, key: str) -> bool | None:
-        return self._typed(key, bool, "true or false")
-
-    def number(self, key: str) -> float | None:
-        if isinstance(self._data.get(key), float):
-            return cast(float, self._data[key])
-        return self._typed(key, int, "a number")
-
-    def size(self, key: str) -> int | None:
-        """Bytes, as a number or a text such as "256M"."""
-        if not isinstance(self._data.get(key), str):
-            return self._typed(key, int, 'a size, such as "256M" or a number of bytes')
-        try:
-            return parse_size(self._data[key])
-        except UsageError as error:
-            raise ConfigError(f"{self._key(key)}: {error}") from None
-
-    def epoch(self, key: str) -> int | None:
-        """Seconds since 1970, as a number or a date and time (UTC unless it says otherwise)."""
-        value = self._data.get(key)
-        if not isinstance(value, datetime):
-            return self._typed(key, int, "seconds since 1970 or a date and time")
-        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
-
-    def path(self, key: str, names: tuple[str, ...] = ()) -> Path | str | None:
-        """A path, or one of `names`."""
-        text = self.text(key)
-        return text if text is None or text in names else self._path(key, text)
-
-    def _path(self, key: str, text: str) -> Path:
-        if not text or "\0" in text:
-            raise ConfigError(f"{self._key(key)}: {text!r} is not a path")
-        return self._folder / text
-
-    def texts(self, key: str) -> list[str]:
-        """A list of texts."""
-        data: list[Any] = self._typed(key, list, "a list of texts") or []
-        for item in data:
-            if not isinstance(item, str):
-                raise ConfigError(f"{self._key(key)}: {item!r} is not text")
-        return data
-
-    def paths(self, key: str) -> list[Path]:
-        """A list of paths."""
-        return [self._path(key, text) for text in self.texts(key)]
-
-    def table(self, key: str) -> "_Table | None":
-        data = self._typed(key, dict, "a table")
-        return None if data is None else _Table(self._key(key), data, self._folder)
-
-    def tables(self, key: str) -> "list[_Table]":
-        data: list[Any] = self._typed(key, list, "a list of tables") or []
-        for index, item in enumerate(data):
-            if not isinstance(item, dict):
-                raise ConfigError(f"{self._key(key)}[{index}]: {item!r} is not a table")
-        return [_Table(f"{self._key(key)}[{i}]", item, self._folder) for i, item in enumerate(data)]
-
-    def _typed(self, key: str, kind: type[_T], wanted: str) -> _T | None:
-        if key not in self._data:
-            return None
-        value = self._data[key]
-        # True is an int to Python, but not to people.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{self._key(key)}: {value!r} is not {wanted}")
-        return value
-
-    def _key(self, key: str) -> str:
-        return f"{self._name}.{key}" if self._name else key
-
-    def _title(self) -> str:
-        return f"[{self._name}]" if self._name else "the top-level table"

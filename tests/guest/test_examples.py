@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.machine.config import load_config
+from emuvisor.machine.config_file import load_config
 from emuvisor.machine.machine import Machine
 from emuvisor.machine.outcome import Ending
 from emuvisor.memory import FramePool

@@ -10,9 +10,10 @@ from emuvisor.machine.config import (
     FlatConfig,
     GuestConfig,
     KernelConfig,
-    from_mapping,
-    load_config,
+    NicConfig,
+    ShareConfig,
 )
+from emuvisor.machine.config_file import from_mapping, load_config
 
 KERNEL = {"kernel": {"path": "vmlinuz"}}
 
@@ -37,6 +38,12 @@ def test_everything_from_toml(tmp_path):
         timeout_s = 60
         option_roms = ["net.rom"]
         devices = ["my:Lamp"]
+        rng = true
+        balloon = true
+        vsock = 3
+        console_ports = ["log"]
+        input = ["tablet"]
+        ring = "packed"
 
         [kernel]
         path = "vmlinuz"
@@ -53,6 +60,22 @@ def test_everything_from_toml(tmp_path):
         [[disks]]
         path = "c.iso"
         kind = "cdrom"
+        [[disks]]
+        path = "d.img"
+        format = "qcow2"
+        bus = "virtio"
+        queues = 2
+
+        [[nics]]
+        [[nics]]
+        network = "lab"
+        mac = "52:54:00:00:00:01"
+        forwards = ["tcp:8080:80"]
+
+        [[shares]]
+        path = "folder"
+        tag = "files"
+        readonly = false
     """)
     assert load_config(tmp_path / "guest.toml") == GuestConfig(
         name="debian-1",
@@ -67,7 +90,16 @@ def test_everything_from_toml(tmp_path):
             DiskConfig(tmp_path / "a.img", True),
             DiskConfig(tmp_path / "b.img", overlay=tmp_path / "b.overlay"),
             DiskConfig(tmp_path / "c.iso", kind="cdrom"),
+            DiskConfig(tmp_path / "d.img", format="qcow2", bus="virtio", queues=2),
         ),
+        nics=(NicConfig(), NicConfig("lab", "52:54:00:00:00:01", ("tcp:8080:80",))),
+        shares=(ShareConfig(tmp_path / "folder", "files", readonly=False),),
+        rng=True,
+        balloon=True,
+        vsock=3,
+        console_ports=("log",),
+        input=("tablet",),
+        ring="packed",
         option_roms=(tmp_path / "net.rom",),
         devices=("my:Lamp",),
         serial_ports=2,
@@ -133,13 +165,54 @@ def test_other_boot_sources():
         ({"board": "isa", "firmware": "seabios"}, "firmware: seabios needs the pc board, this is isa"),
         ({**KERNEL, "board": "isa", "option_roms": ["r"]}, "option_roms: the isa board has no bus for them"),
         ({"board": "isa", "disks": [{"path": "d", "kind": "cdrom"}]}, "disks: the isa board has no CD-ROM"),
-        ({**KERNEL, "board": "microvm", "disks": [{"path": "d"}]}, "disks: the microvm board has no disks"),
+        ({**KERNEL, "board": "microvm", "disks": [{"path": "d", "bus": "ide"}]},
+         "disks: the microvm board has disks at virtio only"),
+        ({"disks": [{"path": "d", "format": "vmdk"}]}, "disks.format: 'vmdk' is not one of raw, qcow2"),
+        ({"disks": [{"path": "d", "bus": "scsi"}]}, "disks.bus: 'scsi' is not one of ide, virtio"),
+        ({"disks": [{"path": "d", "queues": 17}]}, "disks.queues: 17 is outside 1 to 16"),
+        ({"disks": [{"path": "d", "kind": "cdrom", "bus": "virtio"}]}, "disks.bus: a cdrom is not virtio"),
+        ({"disks": [{"path": "d", "kind": "floppy", "format": "qcow2"}]}, "disks.format: a floppy is not qcow2"),
+        ({**KERNEL, "nics": [{}]},
+         'nics: a guest on a network needs clock = "host"; a virtual clock skips the time that an answer takes'),
+        ({**KERNEL, "nics": [{"network": "my net"}]},
+         "nics.network: 'my net' is not 1 to 64 letters, digits, '-', '_' or '.'"),
+        ({**KERNEL, "nics": [{"mac": "52:54:00:00:00"}]},
+         "nics.mac: '52:54:00:00:00' is not six pairs of hexadecimal digits with ':'"),
+        ({**KERNEL, "nics": [{"mac": "01:00:5e:00:00:01"}]},
+         "nics.mac: 01:00:5e:00:00:01 is a group's address, not a card's"),
+        ({**KERNEL, "shares": [{"path": "d"}]}, "shares[0].tag is missing"),
+        ({**KERNEL, "shares": [{"path": "d", "tag": "t" * 37}]}, f"shares.tag: '{'t' * 37}' is not 1 to 36 bytes"),
+        ({**KERNEL, "shares": [{"path": "d", "tag": "t"}] * 2}, "shares.tag: 't' is there twice"),
+        ({**KERNEL, "console_ports": ["log", "log"]}, "console_ports: 'log' is there twice"),
+        ({**KERNEL, "console_ports": ["a b"]},
+         "console_ports: 'a b' is not 1 to 64 letters, digits, '-', '_' or '.'"),
+        ({**KERNEL, "vsock": 2}, "vsock: 2 is outside 3 to 4294967294"),
+        ({**KERNEL, "input": ["joystick"]}, "input: 'joystick' is not one of keyboard, mouse, tablet"),
+        ({**KERNEL, "ring": "torn"}, "ring: 'torn' is not one of split, packed"),
+        ({**KERNEL, "board": "isa", "rng": True}, "the isa board has no virtio devices"),
+        ({**KERNEL, "input": ["mouse"] * 25}, "25 virtio devices are too many; the limit is 24"),
         ({**KERNEL, "devices": [1]}, "devices: 1 is not text"),
         ({**KERNEL, "option_roms": [""]}, "option_roms: '' is not a path"),
     ],
 )  # fmt: skip
 def test_refused(data, message):
     assert refused(data) == f"guest.toml: {message}"
+
+
+def test_a_card_has_an_address_of_its_guest_and_number():
+    own = NicConfig()
+    assert own.address("a", 0) == own.address("a", 0) == bytes.fromhex("525400") + own.address("a", 0)[3:]
+    assert len({own.address(guest, number) for guest in "ab" for number in (0, 1)}) == 4
+    assert NicConfig(mac="52:54:00:12:34:56").address("a", 0) == bytes.fromhex("525400123456")
+
+
+def test_disks_are_connected_as_the_board_has_it():
+    disks = (DiskConfig(Path("a")), DiskConfig(Path("b"), bus="virtio"), DiskConfig(Path("c"), kind="cdrom"))
+    pc = GuestConfig(disks=disks)
+    assert pc.virtio_disks == [disks[1]]
+    assert pc.has_virtio
+    assert GuestConfig(disks=disks[:2], board="microvm").virtio_disks == list(disks[:2])
+    assert not GuestConfig(disks=disks[:1]).has_virtio
 
 
 def test_unreadable_files(tmp_path):
