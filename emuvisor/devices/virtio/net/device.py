@@ -1,0 +1,292 @@
+"""virtio-net, the device: virtio 1.2, section 5.1.
+
+Everything here runs in the guest's thread. What the network sends waits in the `Inbox` until that thread comes by.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from struct import Struct
+
+from emuvisor.bus.device import SavedState
+from emuvisor.bus.ethernet import Link
+from emuvisor.bus.saved import Fields, Flag, Number, load_fields, save_fields, saved_part
+from emuvisor.devices.virtio.chain import Chain
+from emuvisor.devices.virtio.device import VirtioDevice
+from emuvisor.devices.virtio.features import DeviceType, Status, mask_of
+from emuvisor.devices.virtio.net.control import Control
+from emuvisor.devices.virtio.net.features import (
+    DEVICE_FEATURES,
+    GUEST_OFFLOADS,
+    NetFeature,
+    dependencies_hold,
+    needs_of,
+)
+from emuvisor.devices.virtio.net.filter import ReceiveFilter
+from emuvisor.devices.virtio.net.header import HEADER_SIZE, BadHeader, make_header, parse_header
+from emuvisor.devices.virtio.net.inbox import Inbox, Waiting
+from emuvisor.devices.virtio.queue import BrokenQueue, VirtQueue
+from emuvisor.errors import OutOfFrames, UsageError
+
+__all__ = ["MAX_QUEUE_PAIRS", "CardDrop", "Net"]
+
+QUEUE_SIZE = 256
+CONTROL_QUEUE_SIZE = 64
+MAX_QUEUE_PAIRS = 16
+CONTROL_QUEUE_WITHOUT_MQ = 2
+"""Number of the control queue when only the first pair is in use."""
+
+ETHERNET_HEADER = 14
+MAX_FRAME = 0xFFFF + 40 + ETHERNET_HEADER + 8
+"""Bytes of the longest frame that a driver can mean: a full IPv6 payload with all headers and two VLAN tags."""
+
+# struct virtio_net_config, section 5.1.4.
+_CONFIG = Struct("<6sHHHIBBHI")
+"""mac, status, max_virtqueue_pairs, mtu, speed, duplex, and three fields of hashing, which is not offered."""
+LINK_UP = 1
+ANNOUNCE = 2
+SPEED_MBITS = 10_000
+FULL_DUPLEX = 1
+
+_VERSION = 1
+_FIELDS: Fields = {
+    "announcing": Flag(),
+    "guest_offloads": Number(GUEST_OFFLOADS),
+    "pairs": Number(MAX_QUEUE_PAIRS, minimum=1),
+}
+
+
+class CardDrop(StrEnum):
+    """Why a frame got no further than the card."""
+
+    LINK_DOWN = "link down"
+    BAD_HEADER = "bad header"
+    BAD_LENGTH = "no frame has this length"
+    FILTERED = "not wanted by the driver"
+    NO_ROOM = "no room, or no driver"
+    BUFFER_TOO_SHORT = "receive buffer too short"
+    NOT_ACCEPTED = "the driver has switched the offload off"
+
+
+class Net(VirtioDevice):
+    """A network card with the address `mac` on `link`.
+
+    `queue_pairs` is how many pairs of queues the driver may use. `call_soon` runs a function in the guest's thread.
+    Frames that wait for the driver are not part of a saved state: a network may lose frames.
+    """
+
+    device_id = DeviceType.NETWORK
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        mac: bytes,
+        link: Link,
+        queue_pairs: int = 1,
+        call_soon: Callable[[Callable[[], None]], None],
+    ) -> None:
+        if not 1 <= queue_pairs <= MAX_QUEUE_PAIRS:
+            raise UsageError(f"{name}: {queue_pairs} pairs of queues; it has 1 to {MAX_QUEUE_PAIRS}")
+        features = DEVICE_FEATURES | (mask_of(NetFeature.MQ) if queue_pairs > 1 else 0)
+        sizes = [QUEUE_SIZE] * (2 * queue_pairs) + [CONTROL_QUEUE_SIZE]
+        super().__init__(name=name, queue_sizes=sizes, features=features)
+        self.mac = mac
+        self.queue_pairs = queue_pairs
+        self.pairs = 1
+        """Pairs in use."""
+        self.announcing = False
+        """The driver should tell the network where it is now: section 5.1.6.5.4."""
+        self.guest_offloads = 0
+        """Those of the negotiated guest features that are switched on."""
+        self.filter = ReceiveFilter(mac)
+        self._dropped: Counter[CardDrop] = Counter()
+        self._link = link
+        self._control = Control(self)
+        self._inbox = Inbox(
+            wake=lambda: call_soon(self._fetch), on_link=lambda: call_soon(self.config_changed)
+        )
+        link.attach(self._inbox)
+
+    # ---- for the host ----
+
+    @property
+    def dropped(self) -> dict[CardDrop, int]:
+        """How many frames got no further than the card, by reason. The port counts the others."""
+        counts = Counter(self._dropped)
+        counts[CardDrop.FILTERED] += self._inbox.filtered
+        counts[CardDrop.NO_ROOM] += self._inbox.overflowed
+        return {reason: count for reason, count in counts.items() if count}
+
+    def announce(self) -> None:
+        """Ask the driver to tell the network where it is, as after a migration. Nothing without GUEST_ANNOUNCE."""
+        if self.has(NetFeature.GUEST_ANNOUNCE):
+            self.announcing = True
+            self.config_changed()
+
+    # ---- virtio ----
+
+    def config(self) -> bytes:
+        """Section 5.1.4."""
+        status = (LINK_UP if self._link.up else 0) | (ANNOUNCE if self.announcing else 0)
+        return _CONFIG.pack(
+            self.filter.mac, status, self.queue_pairs, self._link.mtu, SPEED_MBITS, FULL_DUPLEX, 0, 0, 0
+        )
+
+    def accepts(self, features: int) -> bool:
+        """Section 5.1.3.1."""
+        return dependencies_hold(features)
+
+    def activated(self) -> None:
+        """Take frames from now on."""
+        self.pairs = 1
+        self.filter = ReceiveFilter(self.mac, filter_vlans=self.has(NetFeature.CTRL_VLAN))
+        self.guest_offloads = self.negotiated & GUEST_OFFLOADS
+        self._open()
+
+    def quiesced(self) -> None:
+        """Take no more frames."""
+        self.announcing = False
+        self.filter = ReceiveFilter(self.mac)
+        self._inbox.close()
+
+    def notified(self, index: int) -> None:
+        """Buffers of a receive queue (even), frames of a transmit queue (odd), or commands."""
+        queue = self.queues[index]
+        if self.has(NetFeature.CTRL_VQ) and index == self._control_index:
+            self.serve(queue, self._control.handle)
+        elif index % 2:
+            pair = index // 2
+            self.serve(queue, lambda chain: self._transmit(chain, pair))
+        else:
+            self._fill(index // 2)
+
+    def save_device(self) -> SavedState:
+        """What the driver has set with the control queue."""
+        return save_fields(self, self.name, _VERSION, _FIELDS) | {"filter": self.filter.save()}
+
+    def load_device(self, state: SavedState) -> None:
+        """Take over what `save_device` gave. Raises SnapshotError."""
+        load_fields(self, state, self.name, _VERSION, _FIELDS)
+        self.filter = ReceiveFilter.restore(saved_part(state, self.name, "filter"))
+        self.pairs = min(self.pairs, self.queue_pairs)
+        self.guest_offloads &= self.negotiated
+        self._inbox.close()
+        if self.status & Status.DRIVER_OK:
+            self._open()
+
+    # ---- for the control queue ----
+
+    def set_filter(self, wanted: ReceiveFilter) -> None:
+        """Which frames the driver wants from now on."""
+        self.filter = wanted
+        self._inbox.filter = wanted
+
+    def set_guest_offloads(self, offloads: int) -> None:
+        """Which of the negotiated guest features are switched on from now on."""
+        self.guest_offloads = offloads
+        self._inbox.accepts = needs_of(offloads)
+
+    def set_pairs(self, pairs: int) -> None:
+        """How many pairs of queues the driver uses from now on."""
+        self.pairs = pairs
+        self._inbox.use_pairs(pairs)
+
+    @property
+    def _control_index(self) -> int:
+        return 2 * self.queue_pairs if self.has(NetFeature.MQ) else CONTROL_QUEUE_WITHOUT_MQ
+
+    def _open(self) -> None:
+        self._inbox.open(self.pairs)
+        self._inbox.accepts = needs_of(self.guest_offloads)
+        self._inbox.filter = self.filter
+
+    # ---- transmit: section 5.1.6.2 ----
+
+    def _transmit(self, chain: Chain, pair: int) -> int:
+        if not HEADER_SIZE + ETHERNET_HEADER <= chain.readable_length <= HEADER_SIZE + MAX_FRAME:
+            self._dropped[CardDrop.BAD_LENGTH] += 1
+            return 0
+        data = b"".join(chain.readable_views())
+        try:
+            offload = parse_header(data, self.negotiated)
+        except BadHeader:
+            self._dropped[CardDrop.BAD_HEADER] += 1
+            return 0
+        if not self._link.up:
+            self._dropped[CardDrop.LINK_DOWN] += 1
+            return 0
+        frame = data[HEADER_SIZE:]
+        if self.pairs > 1:
+            self._inbox.steering.sent(frame, pair)
+        self._link.send(frame, offload)
+        return 0
+
+    # ---- receive: section 5.1.6.4 ----
+
+    def _fetch(self) -> None:
+        """Frames have come in."""
+        self._inbox.looked()
+        for pair in range(self.pairs):
+            self.kick(2 * pair)
+
+    def _fill(self, pair: int) -> None:
+        """Put what waits for `pair` into the driver's buffers, as long as there are some; the rest goes on waiting.
+
+        This ends, because the driver makes no new buffers available meanwhile.
+        """
+        queue = self.queues[2 * pair]
+        with self.guarded(queue):
+            while (waiting := self._inbox.first(pair)) is not None and self._receive(queue, waiting):
+                self._inbox.done(pair)
+
+    def _receive(self, queue: VirtQueue, waiting: Waiting) -> bool:
+        """Put one frame into as many buffers as it takes (one without MRG_RXBUF); False if there are too few."""
+        frame, offload = waiting
+        if offload is not None and offload.needs & ~self._inbox.accepts:
+            self._dropped[CardDrop.NOT_ACCEPTED] += 1
+            return True
+        needed = HEADER_SIZE + len(frame)
+        mergeable = self.has(NetFeature.MRG_RXBUF)
+        chains: list[Chain] = []
+        room = 0
+        while room < needed and (mergeable or not chains):
+            chain = queue.pop()
+            if chain is None:
+                _give_back(queue, chains)
+                return False
+            if chain.readable or (not chains and chain.writable_length < HEADER_SIZE):
+                raise BrokenQueue(f"{queue}: a receive buffer that takes no header")
+            chains.append(chain)
+            room += chain.writable_length
+        if room < needed:
+            _give_back(queue, chains)
+            self._dropped[CardDrop.BUFFER_TOO_SHORT] += 1
+            return True
+        knows_checksums = bool(self._inbox.accepts)
+        header = make_header(frame, offload, knows_checksums=knows_checksums, buffers=len(chains))
+        data = memoryview(header + frame)
+        try:
+            written = _scatter(data, chains)
+            for chain, count in zip(chains, written, strict=True):
+                queue.push(chain, count)  # only the first can find that the ring has lost its memory
+        except OutOfFrames:
+            _give_back(queue, chains)
+            raise
+        return True
+
+
+def _scatter(data: memoryview, chains: list[Chain]) -> list[int]:
+    """Fill the buffers one after the other; returns how many bytes are in each."""
+    written = []
+    done = 0
+    for chain in chains:
+        count = chain.write(data[done : done + chain.writable_length])
+        written.append(count)
+        done += count
+    return written
+
+
+def _give_back(queue: VirtQueue, chains: list[Chain]) -> None:
+    for chain in reversed(chains):
+        queue.unpop(chain)
