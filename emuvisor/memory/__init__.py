@@ -9,10 +9,19 @@ guest.py   GuestMemory: all of a guest's slots; layout, dirty log, clones; and r
            physical address, as loaders and devices do it
 """
 
-from emuvisor.memory.guest import GuestMemory, PhysicalMemory
+from emuvisor.memory.guest import DmaMemory, GuestMemory, PhysicalMemory
 from emuvisor.memory.pool import FramePool, FrameUsers
 from emuvisor.memory.region import Region
 from emuvisor.memory.shadow import Shadow
 from emuvisor.memory.stage2 import FrameState
 
-__all__ = ["FramePool", "FrameState", "FrameUsers", "GuestMemory", "PhysicalMemory", "Region", "Shadow"]
+__all__ = [
+    "DmaMemory",
+    "FramePool",
+    "FrameState",
+    "FrameUsers",
+    "GuestMemory",
+    "PhysicalMemory",
+    "Region",
+    "Shadow",
+]

@@ -11,16 +11,27 @@ from emuvisor.memory.pool import FramePool
 from emuvisor.memory.region import Region
 from emuvisor.memory.shadow import Shadow
 from emuvisor.memory.slot import MAX_SLOTS, NOWHERE, Backing, Slot, pieces
-from emuvisor.memory.stage2 import FRAME_MASK, STATE_SHIFT, FrameState, entry
+from emuvisor.memory.stage2 import FRAME_MASK, STATE_SHIFT, Entries, FrameState, entry
 from emuvisor.units import PAGE_SHIFT, PAGE_SIZE
 
-__all__ = ["GuestMemory", "PhysicalMemory"]
+__all__ = ["DmaMemory", "GuestMemory", "PhysicalMemory"]
 
 _ABSENT = entry(FrameState.ABSENT)
 _RESIDENT = entry(FrameState.RESIDENT)
 _PAGE_MASK = PAGE_SIZE - 1
 BULK_PAGES = 256
 """Pages written in one step."""
+KNOWN_PAGES = 4096
+"""Pages of which it is remembered where they lie."""
+_ZEROS = memoryview(bytes(PAGE_SIZE))
+"""What a page that was never touched reads as."""
+
+
+def _backed_ram(entries: Entries) -> NDArray[np.bool_]:
+    """Which of `entries` are RAM with a frame."""
+    states = entries >> STATE_SHIFT
+    backed: NDArray[np.bool_] = (states == FrameState.RESIDENT) | (states == FrameState.SHARED)
+    return backed
 
 
 class PhysicalMemory(Protocol):
@@ -32,6 +43,44 @@ class PhysicalMemory(Protocol):
 
     def write(self, gpa: int, data: bytes | memoryview) -> None:
         """Put `data` at `gpa`. Raises GuestAddressError outside RAM, OutOfFrames when the pool is empty."""
+        ...
+
+
+class DmaMemory(PhysicalMemory, Protocol):
+    """Guest memory for devices that move much data, or little data often: without copies.
+
+    `host` is the host's memory. What `place` and `views` answer is valid until `epoch` changes or the guest runs
+    again, whichever is first; only a page placed for writing keeps its place until `epoch` changes.
+    """
+
+    @property
+    def host(self) -> memoryview:
+        """All frames, one behind the other."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Changes when a page lies elsewhere than before, may no longer be written, or has to be logged again."""
+        ...
+
+    def place(self, gfn: int, write: bool) -> int:
+        """Where in `host` the page `gfn` of RAM or ROM begins. 0, which is nobody's, when it is to be read and was
+        never touched. For a write it gets a frame of its own first, and the dirty log notes it.
+
+        Raises GuestAddressError where there is no RAM (or, for reading, ROM), OutOfFrames.
+        """
+        ...
+
+    def wrote(self, place: int, length: int) -> None:
+        """`length` bytes at `place` of `host`, in one page, were written: code there is translated anew."""
+        ...
+
+    def views(self, gpa: int, length: int, *, write: bool) -> list[memoryview]:
+        """[gpa, gpa + length) as it lies in the host, in order. Pages never touched read as zeros and stay absent; for
+        a write each page gets a frame of its own, the dirty log notes it, and code there is translated anew.
+
+        Raises GuestAddressError where there is no RAM (or, for reading, ROM), OutOfFrames.
+        """
         ...
 
 
@@ -52,6 +101,12 @@ class GuestMemory(Backing):
         self.on_log: Callable[[int, NDArray[np.uint8] | None], None] | None = None
         """The CPU's ear: a slot was added, the dirty log of slot number such changed."""
         self.size = 0
+        self._fetched = pool.fetched.data
+        self.host = memoryview(pool.memory)
+        """All frames of the pool, one behind the other; `place` and `views` point into it."""
+        self._readable: dict[int, int] = {}
+        self._writable: dict[int, int] = {}
+        """Where pages of RAM and ROM lie in `host`, by frame number; forgotten at each revocation."""
         self._logging = False
         for base, length in blocks:
             self._add_slot(Slot(base >> PAGE_SHIFT, np.zeros(length >> PAGE_SHIFT, np.uint32)))
@@ -75,6 +130,8 @@ class GuestMemory(Backing):
         """The slot in which the guest sees frame `gfn`, and its place in it, as `stage2_slot` in the C core finds it:
         RAM and ROM first, then regions; a hole is nobody's."""
         region: tuple[Slot, int] | None = None
+        if gfn >= NOWHERE:  # an access that wraps around must not find what is placed nowhere
+            return None
         for slot in self.slots:
             index = gfn - slot.first
             if (
@@ -189,37 +246,56 @@ class GuestMemory(Backing):
         found = self._find(gfn)
         return found is not None and self.supply(*found, write)
 
+    def revoke(self) -> None:
+        """Forget where pages lie, and tell whoever else remembers it."""
+        self._readable.clear()
+        self._writable.clear()
+        super().revoke()
+
     # ---- access by guest physical address ----
 
     def read(self, gpa: int, length: int) -> bytes:
         """`length` bytes from `gpa`. Pages never touched read as zeros and stay absent."""
-        out = bytearray(length)
-        for piece in pieces(gpa, length):
-            found = self._find(piece.page)
-            frame = None if found is None else self.readable(*found)
-            if frame is None:
-                raise GuestAddressError(f"guest physical address {gpa + piece.start:#x} is not memory")
-            if frame:
-                end = piece.offset + piece.end - piece.start
-                out[piece.start : piece.end] = self.pool.frames[frame, piece.offset : end].tobytes()
-        return bytes(out)
+        offset = gpa & _PAGE_MASK
+        place = self._readable.get(gpa >> PAGE_SHIFT)
+        if place is not None and offset + length <= PAGE_SIZE:
+            return bytes(self.host[place + offset : place + offset + length])
+        return b"".join(self.views(gpa, length, write=False))
 
     def write(self, gpa: int, data: bytes | memoryview) -> None:
         """Put `data` at `gpa`, as DMA does: code there is translated anew, the dirty log notes it. Zeros for a page
         that was never touched leave it absent."""
-        source = np.frombuffer(data, np.uint8)
-        done = 0
-        while done < len(source):
-            new = self._write_untouched(gpa + done, source[done:])
+        place = self._writable.get(gpa >> PAGE_SHIFT)
+        if (
+            place is not None and (gpa & _PAGE_MASK) + len(data) <= PAGE_SIZE
+        ):  # most often: a status, a header
+            place += gpa & _PAGE_MASK
+            self.host[place : place + len(data)] = data
+            self.wrote(place, len(data))
+            return
+        view, done = memoryview(data), 0
+        while done < len(view):
+            gfn, offset = (gpa + done) >> PAGE_SHIFT, (gpa + done) & _PAGE_MASK
+            count = min(PAGE_SIZE - offset, len(view) - done)
+            place = self._writable.get(gfn)
+            if place is not None:
+                self.host[place + offset : place + offset + count] = view[done : done + count]
+                self.wrote(place + offset, count)
+                done += count
+                continue
+            source = np.frombuffer(view[done:], np.uint8)
+            new = self._write_untouched(gpa + done, source)
             if new:
                 done += new
                 continue
-            gfn, offset = (gpa + done) >> PAGE_SHIFT, (gpa + done) & _PAGE_MASK
-            count = min(PAGE_SIZE - offset, len(source) - done)
             found = self._find(gfn)
             if found is None or int(found[0].entries[found[1]]) >> STATE_SHIFT == FrameState.ROM:
                 raise GuestAddressError(f"guest physical address {gpa + done:#x} is not RAM")
-            self.put(*found, offset, source[done : done + count])
+            slot, index = found
+            self.put(slot, index, offset, source[:count])
+            value = int(slot.entries[index])
+            if value >> STATE_SHIFT == FrameState.RESIDENT:
+                self._remember(self._writable, gfn, slot, value & FRAME_MASK)
             done += count
 
     def _write_untouched(self, gpa: int, source: NDArray[np.uint8]) -> int:
@@ -246,6 +322,114 @@ class GuestMemory(Backing):
             slot.dirty[index : index + len(entries)][wanted] = 1
         return len(entries) << PAGE_SHIFT
 
+    # ---- access without copies ----
+
+    def place(self, gfn: int, write: bool) -> int:
+        """Where in `host` page `gfn` begins; see `DmaMemory`."""
+        known = self._writable if write else self._readable
+        return known.get(gfn) or self._place(gfn, 0, write)
+
+    def _place(self, gfn: int, offset: int, write: bool) -> int:
+        """As `place`, for a page that is not known; `offset` is for the error's message."""
+        found = self._find(gfn)
+        frame = None
+        if found is not None:
+            frame = self._own_frame(*found) if write else self.readable(*found)
+        if found is None or frame is None:
+            kind = "RAM" if write else "memory"
+            raise GuestAddressError(f"guest physical address {(gfn << PAGE_SHIFT) + offset:#x} is not {kind}")
+        if frame:
+            self._remember(self._writable if write else self._readable, gfn, found[0], frame)
+        return frame << PAGE_SHIFT
+
+    def _remember(self, places: dict[int, int], gfn: int, slot: Slot, frame: int) -> None:
+        """Page `gfn` of `slot` lies in `frame`. Regions are not remembered: they move without a revocation."""
+        if not slot.movable:
+            if len(places) >= KNOWN_PAGES:
+                places.clear()
+            places[gfn] = frame << PAGE_SHIFT
+
+    def _own_frame(self, slot: Slot, index: int) -> int | None:
+        """A frame of the page's own, noted in the dirty log; None for ROM. Raises OutOfFrames."""
+        state = int(slot.entries[index]) >> STATE_SHIFT
+        if state == FrameState.ROM:
+            return None
+        self.make_own(slot, index)
+        slot.mark(index)
+        return int(slot.entries[index]) & FRAME_MASK
+
+    def wrote(self, place: int, length: int) -> None:
+        """Bytes at `place` of `host` were written by a device; see `DmaMemory`."""
+        frame = place >> PAGE_SHIFT
+        if self._fetched[frame] and self.pool.users is not None:
+            self.pool.users.changed(frame, place & _PAGE_MASK, length)
+
+    def views(self, gpa: int, length: int, *, write: bool) -> list[memoryview]:
+        """[gpa, gpa + length) as it lies in the host, neighbouring frames as one view; see `DmaMemory`."""
+        known = self._writable if write else self._readable
+        out: list[memoryview] = []
+        gfn, offset = gpa >> PAGE_SHIFT, gpa & _PAGE_MASK
+        start = end = 0  # of the run of frames that is being put together
+        while length > 0:
+            size = min(PAGE_SIZE - offset, length)
+            place = known.get(gfn) or self._place(gfn, offset, write)
+            if write:
+                self.wrote(place + offset, size)
+            if place + offset != end or not place:
+                if end:
+                    out.append(self.host[start:end])
+                start = end = place + offset if place else 0
+            if place:
+                end += size
+            else:
+                out.append(_ZEROS[:size])
+            gfn, offset, length = gfn + 1, 0, length - size
+        if end:
+            out.append(self.host[start:end])
+        return out
+
+    # ---- giving pages back ----
+
+    def discard(self, gpa: int, length: int) -> int:
+        """Forget what the whole pages inside [gpa, gpa + length) hold: they read as zeros and have no frame until they
+        are touched again. ROM, holes and regions are left alone. Returns how many frames became free."""
+        first, end = -(-gpa // PAGE_SIZE), (gpa + length) // PAGE_SIZE
+        freed = 0
+        for slot in self._blocks():
+            low, high = max(first - slot.first, 0), min(end - slot.first, len(slot.entries))
+            if low < high:
+                freed += self._empty(slot, low + np.flatnonzero(_backed_ram(slot.entries[low:high])))
+        return freed
+
+    def discard_pages(self, pages: NDArray[np.int64]) -> int:
+        """As `discard` for the guest frame numbers in `pages`, in any order, whatever they are."""
+        freed = 0
+        for slot in self._blocks():
+            inside = (pages >= slot.first) & (pages < slot.first + len(slot.entries))
+            places = np.unique(pages[inside] - slot.first)
+            freed += self._empty(slot, places[_backed_ram(slot.entries[places])])
+        return freed
+
+    def _empty(self, slot: Slot, places: NDArray[np.int64]) -> int:
+        """Make pages of RAM that have frames absent; returns how many frames became free."""
+        if not len(places):
+            return 0
+        frames = slot.entries[places] & np.uint32(FRAME_MASK)
+        slot.entries[places] = _ABSENT
+        if slot.dirty is not None:
+            slot.dirty[places] = 1
+        self.revoke()
+        return self.pool.release(frames)
+
+    def ram_pages(self, pages: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the guest frame numbers in `pages` are RAM now, touched or not."""
+        found = np.zeros(len(pages), np.bool_)
+        for slot in self._blocks():
+            inside = np.flatnonzero((pages >= slot.first) & (pages < slot.first + len(slot.entries)))
+            states = slot.entries[pages[inside] - slot.first] >> STATE_SHIFT
+            found[inside] |= (states != FrameState.ROM) & (states != FrameState.HOLE)
+        return found
+
     # ---- dirty log ----
 
     def start_log(self) -> None:
@@ -253,6 +437,7 @@ class GuestMemory(Backing):
         self._logging = True
         for number in range(len(self.slots)):
             self._start_log(number)
+        self.revoke()
 
     def _start_log(self, number: int) -> None:
         slot = self.slots[number]
@@ -331,7 +516,5 @@ class GuestMemory(Backing):
         """Guest frame numbers of RAM that have a frame, ascending; without regions."""
         pages: list[int] = []
         for slot in sorted(self._blocks(), key=lambda s: s.first):
-            states = slot.entries >> STATE_SHIFT
-            backed = (states == FrameState.RESIDENT) | (states == FrameState.SHARED)
-            pages.extend((np.flatnonzero(backed) + slot.first).tolist())
+            pages.extend((np.flatnonzero(_backed_ram(slot.entries)) + slot.first).tolist())
         return pages

@@ -89,9 +89,12 @@ class Backing:
         self.on_move: Callable[[int, int], None] | None = None
         self.on_revoke: Callable[[], None] | None = None
         """The CPU's ear: slot number such begins at another frame number, an entry lost a right."""
+        self.epoch = 0
+        """Counts revocations: what somebody found out about where pages lie is true until it changes."""
 
     def revoke(self) -> None:
-        """Tell the CPU that an entry lost a right or shows another frame."""
+        """Tell the CPU, and whoever watches `epoch`, that an entry lost a right or shows another frame."""
+        self.epoch += 1
         if self.on_revoke is not None:
             self.on_revoke()
 
@@ -146,12 +149,16 @@ class Backing:
         """
         if slot.entries[index] == _ABSENT and not data.any():
             return
+        self.make_own(slot, index)
+        slot.mark(index)
+        self.fill(int(slot.entries[index]) & FRAME_MASK, offset, data)
+
+    def make_own(self, slot: Slot, index: int) -> None:
+        """Give a page of RAM a frame of its own. Raises OutOfFrames."""
         if int(slot.entries[index]) >> STATE_SHIFT != FrameState.RESIDENT and not self.supply(
             slot, index, True
         ):
             raise OutOfFrames(f"no frame for {slot.page_name(index)}: the pool's {self.pool.limit} are taken")
-        slot.mark(index)
-        self.fill(int(slot.entries[index]) & FRAME_MASK, offset, data)
 
     def fill(self, frame: int, offset: int, data: NDArray[np.uint8]) -> None:
         """Change the content of a frame; code there is translated anew."""
