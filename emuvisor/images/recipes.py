@@ -9,6 +9,7 @@ from emuvisor.images.debian_system import pull_system
 from emuvisor.images.efi import pull_efi
 from emuvisor.images.firmware import pull_firmware
 from emuvisor.images.grub import pull_grub
+from emuvisor.images.ipxe import pull_ipxe
 from emuvisor.images.memtest import pull_memtest
 from emuvisor.images.progress import Progress, silent
 from emuvisor.images.syslinux import pull_syslinux
@@ -23,6 +24,7 @@ RECIPES: dict[str, Callable[[str, Progress], Image]] = {
     "debian-memtest": pull_memtest,
     "debian-syslinux": pull_syslinux,
     "debian-system": pull_system,
+    "ipxe": pull_ipxe,
     "ovmf": pull_firmware,
     "seabios": pull_firmware,
 }

@@ -101,6 +101,14 @@ def test_memtest(apt):
     assert (image.path / "floppy.img").read_bytes() == b"32".ljust(1440 * 1024, b"\0")
 
 
+def test_ipxe(apt):
+    apt.add("ipxe_1.0.0+git-2_all.deb", {"boot/ipxe.lkrn": b"kernel", "usr/lib/ipxe/ipxe.iso": b"iso"})
+    image = pull("ipxe")
+    assert (image.disk.read_bytes(), image.firmware, image.kernel) == (b"iso", "seabios", None)
+    assert (image.path / "ipxe.lkrn").read_bytes() == b"kernel"
+    assert image.packages == {"ipxe": "1.0.0+git-2"}
+
+
 def refused(kind: type[Exception], name: str = "debian") -> str:
     with pytest.raises(kind) as error:
         pull(name)
