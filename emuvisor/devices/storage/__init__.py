@@ -2,9 +2,14 @@
 
 blockdevice   what a controller needs from a disk
 rawdisk       a disk whose sectors are the bytes of a file
-overlay       a read-only base and the changes to it (overlay_format: their file)
+overlay       a read-only base and the changes to it (overlay_format: their file; overlay_commit: into the base)
+qcow2         qcow2 images
+formats       which format an image has: open_image
+imagefiles    images made, resized, checked; imageinfo: what an image file is
+convert       one disk copied into another (extents: where a disk has data)
 cdimage       an ISO 9660 image
-imagefile     the file below all of these; holes: how it gives space back
+imagefile     the file below all of these (locks: whose it is; holes: giving space back; scatter: buffers in pieces)
+thin          what disks were promised, and what the host has
 biosdisk      the disk controller of emuvisor's own BIOS
 ide           ATA disks and CD-ROM drives behind the PIIX3's IDE controller
 """

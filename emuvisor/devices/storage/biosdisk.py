@@ -2,7 +2,9 @@
 
 No chip on a real board works this way; INT 13h of `firmware/bios` is its only intended user. The guest fills
 the registers and writes COMMAND; the controller has done the work when that OUT instruction ends, and STATUS
-tells how it went, in INT 13h's own status codes, so that the BIOS passes it on.
+tells how it went, in INT 13h's own status codes, so that the BIOS passes it on. Only when the host has no room for a
+write is STATUS BUSY: the guest is paused, and when it goes on the controller tries again. Meanwhile the registers
+cannot be written.
 
     offset  size  register
     0       1     DRIVE     BIOS drive number: 00h.. floppy disks, 80h.. hard disks
@@ -15,11 +17,13 @@ tells how it went, in INT 13h's own status codes, so that the BIOS passes it on.
 Registers are read and written at their own offset, in any size up to 4 bytes that stays inside the range.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, Self
 
-from emuvisor.bus.device import SavedState, check_saved
-from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice
+from emuvisor.bus.clock import Clock
+from emuvisor.bus.device import SavedState
+from emuvisor.bus.saved import Data, Fields, Number, load_fields, save_fields
+from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice, host_full_reason, is_host_full
 from emuvisor.errors import GuestAddressError
 
 __all__ = ["MAX_SECTORS", "PORT_COUNT", "BiosDisk", "GuestMemory"]
@@ -50,6 +54,12 @@ SECTOR_NOT_FOUND = 0x04
 DMA_BOUNDARY = 0x09
 CONTROLLER_FAILURE = 0x20
 NOT_READY = 0x80
+BUSY = 0xFF
+"""The command waits for room on the host; no status of INT 13h that this controller has."""
+
+_DEVICE = "biosdisk"
+_VERSION = 1
+_FIELDS: Fields = {"registers": Data(PORT_COUNT, minimum=PORT_COUNT), "waiting": Number(0xFF)}
 
 
 class GuestMemory(Protocol):
@@ -69,49 +79,67 @@ class BiosDisk:
 
     A command that the guest got wrong, or that the host's disk refuses, ends with a status and a count in
     `errors`, never with an exception. `OutOfFrames` of `memory` does pass through: no register has changed by
-    then, so the command can be given again.
+    then, so the command can be given again. When the host is full, `on_suspend(reason)` pauses the guest, and a
+    timer of `clock` tries the write again; without both of them it fails.
     """
 
-    VERSION = 1
-
     def __init__(
-        self, memory: GuestMemory, drives: Mapping[int, BlockDevice], name: str = "biosdisk"
+        self,
+        memory: GuestMemory,
+        drives: Mapping[int, BlockDevice],
+        name: str = "biosdisk",
+        *,
+        clock: Clock | None = None,
+        on_suspend: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
         self.errors = 0
         self._memory = memory
         self._drives = dict(drives)
-        self._registers = bytearray(PORT_COUNT)
+        self._clock = clock
+        self._retry = None if clock is None else clock.timer(self._try_again, f"{name}-retry")
+        self._on_suspend = on_suspend
+        self.registers = bytearray(PORT_COUNT)
+        self.waiting = 0
+        """The command that waits for room on the host; 0 without one."""
 
     def reset(self) -> None:
-        """Clear every register."""
-        self._registers = bytearray(PORT_COUNT)
+        """Clear every register; a command that waits is given up."""
+        self.registers[:] = bytes(PORT_COUNT)
+        self.waiting = 0
+        if self._retry is not None:
+            self._retry.cancel()
 
     def read(self, offset: int, size: int) -> int:
         """Bytes of the register file; STATUS in the place of COMMAND."""
-        return int.from_bytes(self._registers[offset : offset + size], "little")
+        return int.from_bytes(self.registers[offset : offset + size], "little")
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Set bytes of the register file; a write that covers COMMAND then runs the command."""
-        status = self._registers[STATUS]
-        self._registers[offset : offset + size] = value.to_bytes(size, "little")
+        if self.waiting:
+            return
+        status = self.registers[STATUS]
+        self.registers[offset : offset + size] = value.to_bytes(size, "little")
         if offset <= COMMAND < offset + size:
-            command = self._registers[COMMAND]
-            self._registers[STATUS] = status
-            self._registers[STATUS] = status = self._run(command)
-            self.errors += status != OK
+            command = self.registers[COMMAND]
+            self.registers[STATUS] = status
+            self._finish(self._run(command))
+
+    def _finish(self, status: int) -> None:
+        self.registers[STATUS] = status
+        self.errors += status not in (OK, BUSY)
 
     def _field(self, offset: int, size: int) -> int:
-        return int.from_bytes(self._registers[offset : offset + size], "little")
+        return int.from_bytes(self.registers[offset : offset + size], "little")
 
     def _run(self, command: int) -> int:
         """Do `command`; returns its INT 13h status."""
-        drive = self._drives.get(self._registers[DRIVE])
+        drive = self._drives.get(self.registers[DRIVE])
         if drive is None:
             return NOT_READY
         if command == CMD_INFO:
-            self._registers[COUNT : COUNT + 2] = (INFO_READ_ONLY * drive.read_only).to_bytes(2, "little")
-            self._registers[LBA : LBA + 8] = drive.sectors.to_bytes(8, "little")
+            self.registers[COUNT : COUNT + 2] = (INFO_READ_ONLY * drive.read_only).to_bytes(2, "little")
+            self.registers[LBA : LBA + 8] = drive.sectors.to_bytes(8, "little")
             return OK
         lba, count, buffer = self._field(LBA, 8), self._field(COUNT, 2), self._field(BUFFER, 4)
         if command not in (CMD_READ, CMD_WRITE, CMD_VERIFY) or count > MAX_SECTORS:
@@ -129,21 +157,54 @@ class BiosDisk:
                 drive.read(lba, count)
         except GuestAddressError:
             return DMA_BOUNDARY
-        except OSError:
-            return CONTROLLER_FAILURE
+        except OSError as error:
+            return self._wait(command, drive, error)
         return OK
+
+    # ---- a host that is full ----
+
+    def _wait(self, command: int, drive: BlockDevice, error: OSError) -> int:
+        """Let `command` wait if all that is wrong is that the host is full; returns the status."""
+        if self._on_suspend is None or not is_host_full(error) or not self._arm():
+            return CONTROLLER_FAILURE
+        self.waiting = command
+        self._on_suspend(host_full_reason(drive, error))
+        return BUSY
+
+    def _arm(self) -> bool:
+        """Try again as soon as the guest runs; False without a clock."""
+        if self._retry is None or self._clock is None:
+            return False
+        self._retry.arm(self._clock.now_ns())
+        return True
+
+    def _try_again(self, _deadline_ns: int) -> None:
+        """The guest goes on."""
+        command, self.waiting = self.waiting, 0
+        self._finish(self._run(command))
+
+    # ---- saved state ----
 
     def save(self) -> SavedState:
         """The registers; the disks' contents are not part of the controller."""
-        return {"device": "biosdisk", "version": self.VERSION, "registers": bytes(self._registers)}
+        return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
     @classmethod
-    def restore(cls, state: SavedState, *, memory: GuestMemory, drives: Mapping[int, BlockDevice]) -> Self:
+    def restore(
+        cls,
+        state: SavedState,
+        *,
+        memory: GuestMemory,
+        drives: Mapping[int, BlockDevice],
+        clock: Clock | None = None,
+        on_suspend: Callable[[str], None] | None = None,
+    ) -> Self:
         """The controller with saved registers, wired to `memory` and `drives`.
 
         Raises SnapshotError for a state that is not this controller's.
         """
-        check_saved(state, "biosdisk", cls.VERSION)
-        disk = cls(memory, drives)
-        disk._registers[:] = state["registers"]
+        disk = cls(memory, drives, clock=clock, on_suspend=on_suspend)
+        load_fields(disk, state, _DEVICE, _VERSION, _FIELDS)
+        if disk.waiting:
+            disk._arm()
         return disk

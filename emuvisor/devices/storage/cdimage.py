@@ -4,7 +4,7 @@ import errno
 import os
 from typing import Self
 
-from emuvisor.devices.storage.blockdevice import SECTOR_SIZE
+from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDefaults
 from emuvisor.devices.storage.imagefile import ImageFile
 from emuvisor.errors import ImageError
 
@@ -15,7 +15,7 @@ BLOCK_SIZE = 2048
 SECTORS_PER_BLOCK = BLOCK_SIZE // SECTOR_SIZE
 
 
-class CdImage:
+class CdImage(BlockDefaults):
     """The image file at `path` as a read-only block device; a context manager that closes the file.
 
     A last block that the file cuts short is filled with zeros: tools leave such images. Raises ImageError for a
@@ -42,6 +42,11 @@ class CdImage:
     def sectors(self) -> int:
         """Capacity in sectors of `SECTOR_SIZE` bytes, a multiple of `SECTORS_PER_BLOCK`."""
         return self._sectors
+
+    @property
+    def allocated(self) -> int:
+        """Bytes that the file takes on the host's file system. Raises OSError."""
+        return self._file.allocated
 
     def read(self, lba: int, count: int) -> bytes:
         """`count` sectors from sector `lba`.

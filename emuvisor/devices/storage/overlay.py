@@ -1,7 +1,5 @@
 """A disk that is a read-only base plus the clusters that were written since, kept in a sparse file of their own."""
 
-import errno
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,20 +7,23 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice
-from emuvisor.devices.storage.imagefile import ImageFile
+from emuvisor.devices.storage.extents import data_extents, file_extents
+from emuvisor.devices.storage.imagefile import ImageFile, sync_directory
 from emuvisor.devices.storage.overlay_format import (
     BITMAP_SECTOR,
     BITS_PER_SECTOR,
     CLUSTER_SIZE,
+    COMMITTING,
     HEADER_SIZE,
     Layout,
     decode_bitmap,
     encode_bitmap_sector,
     identity_of,
 )
+from emuvisor.devices.storage.scatter import Buffers, part, total_length
 from emuvisor.errors import ImageError
 
-__all__ = ["OverlayDisk", "TemporaryOverlay"]
+__all__ = ["OverlayDisk", "TemporaryOverlay", "read_overlay", "read_store"]
 
 
 class CopyOnWriteDisk:
@@ -48,9 +49,19 @@ class CopyOnWriteDisk:
         return str(self._store.path)
 
     @property
+    def host_path(self) -> Path:
+        """The overlay file, or the folder that a temporary overlay is in."""
+        return self._store.path
+
+    @property
     def sectors(self) -> int:
         """Capacity in sectors, the base's."""
         return self._base.sectors
+
+    @property
+    def allocated(self) -> int:
+        """Bytes that the overlay takes on the host's file system, without the base. Raises OSError."""
+        return self._store.allocated
 
     @property
     def clusters_present(self) -> int:
@@ -75,6 +86,18 @@ class CopyOnWriteDisk:
     def _from_base(self, start: int, end: int) -> bytes:
         return self._base.read(start // SECTOR_SIZE, (end - start) // SECTOR_SIZE)
 
+    def data_extents(self, lba: int, count: int) -> Iterator[tuple[int, int]]:
+        """The sector ranges among `count` from `lba` that may have something else than zeros. Raises OSError."""
+        for start, end, present in self._runs(lba * SECTOR_SIZE, (lba + count) * SECTOR_SIZE):
+            if present:
+                for first, behind in file_extents(self._store.fd, self._data_offset + start, end - start):
+                    yield (
+                        (first - self._data_offset) // SECTOR_SIZE,
+                        -(-(behind - self._data_offset) // SECTOR_SIZE),
+                    )
+            else:
+                yield from data_extents(self._base, start // SECTOR_SIZE, (end - start) // SECTOR_SIZE)
+
     def read(self, lba: int, count: int) -> bytes:
         """`count` sectors from sector `lba`. Raises OSError."""
         parts = [
@@ -85,38 +108,79 @@ class CopyOnWriteDisk:
         ]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def read_into(self, lba: int, views: Buffers) -> None:
+        """Fill `views`, whole sectors together, with the sectors from `lba` on. Raises OSError."""
+        first = lba * SECTOR_SIZE
+        for start, end, present in self._runs(first, first + total_length(views)):
+            piece = part(views, start - first, end - first)
+            if present:
+                self._store.read_into(self._data_offset + start, piece)
+            else:
+                self._base.read_into(start // SECTOR_SIZE, piece)
+
     def write(self, lba: int, data: bytes) -> None:
         """Store `data`, whole sectors, from sector `lba` on. Raises OSError; the sectors then keep what they had, or
         have what was written."""
+        self.write_from(lba, [memoryview(data)])
+
+    def write_from(self, lba: int, views: Buffers) -> None:
+        """Store what `views` have, whole sectors together, from sector `lba` on. Raises OSError as `write` does."""
         first = lba * SECTOR_SIZE
-        for start, end, present in self._runs(first, first + len(data)):
-            piece = data[start - first : end - first]
+        for start, end, present in self._runs(first, first + total_length(views)):
+            piece = part(views, start - first, end - first)
             if present:
-                self._store.write(self._data_offset + start, piece)
+                self._store.write_from(self._data_offset + start, piece)
             else:
                 self._copy(start, piece, end)
 
-    def _copy(self, start: int, piece: bytes, end: int) -> None:
+    def _copy(self, start: int, piece: Buffers, end: int) -> None:
         """Write whole clusters: `piece`, and around it what the base has."""
         size = self._cluster_size
         first, last = start // size, -(-end // size)
         whole_start, whole_end = first * size, min(last * size, self.sectors * SECTOR_SIZE)
-        whole = self._from_base(whole_start, start) + piece + self._from_base(end, whole_end)
-        self._store.write(self._data_offset + whole_start, whole)
+        before, behind = self._from_base(whole_start, start), self._from_base(end, whole_end)
+        whole = [memoryview(before), *piece, memoryview(behind)]
+        self._store.write_from(self._data_offset + whole_start, whole)
         self._mark(first, last)
 
     def _mark(self, first: int, last: int) -> None:
         """Clusters `first` up to `last` come from the store from now on."""
         self._present[first:last] = b"\1" * (last - first)
 
+    def _whole_clusters(self, start: int, end: int) -> tuple[int, int]:
+        """The first of the clusters that lie wholly between byte `start` and `end`, and the one behind the last."""
+        first = -(-start // self._cluster_size)
+        last = len(self._present) if end == self.sectors * SECTOR_SIZE else end // self._cluster_size
+        return first, max(first, last)
+
+    def write_zeroes(self, lba: int, count: int, *, unmap: bool) -> None:
+        """Make the sectors zeros; with `unmap` they take no space. Raises OSError as `write` does."""
+        for start, end, present in self._runs(lba * SECTOR_SIZE, (lba + count) * SECTOR_SIZE):
+            if present:
+                self._store.write_zeroes(self._data_offset + start, end - start, unmap=unmap)
+                continue
+            first, last = self._whole_clusters(start, end)
+            whole_start, whole_end = first * self._cluster_size, last * self._cluster_size
+            if first < last:
+                self._store.write_zeroes(
+                    self._data_offset + whole_start, whole_end - whole_start, unmap=unmap
+                )
+                self._mark(first, last)
+            for edge_start, edge_end in ((start, min(end, whole_start)), (max(start, whole_end), end)):
+                if edge_start < edge_end:
+                    self._copy(edge_start, [memoryview(bytes(edge_end - edge_start))], edge_end)
+
     def discard(self, lba: int, count: int) -> None:
-        """Make the whole clusters among the sectors zeros that take no space. Raises OSError."""
-        size, end = self._cluster_size, (lba + count) * SECTOR_SIZE
-        first = -(-lba * SECTOR_SIZE // size)
-        last = len(self._present) if lba + count == self.sectors else end // size
-        if first < last:
-            self._store.discard(self._data_offset + first * size, (last - first) * size)
-            self._mark(first, last)
+        """Make zeros that take no space of sectors that were written, and of whole clusters that were not; nothing
+        happens on a file system that has no holes. Raises OSError."""
+        for start, end, present in self._runs(lba * SECTOR_SIZE, (lba + count) * SECTOR_SIZE):
+            if present:
+                self._store.discard(self._data_offset + start, end - start)
+                continue
+            first, last = self._whole_clusters(start, end)
+            size = (last - first) * self._cluster_size
+            if size and self._store.discard(self._data_offset + first * self._cluster_size, size):
+                self._mark(first, last)
 
     def flush(self) -> None:
         """Nothing lasts longer than the file is open."""
@@ -149,6 +213,7 @@ class TemporaryOverlay(CopyOnWriteDisk):
         os.close(fd)
         store = ImageFile(path, read_only=False, kind="temporary overlay")
         store.path.unlink()
+        self._folder = place
         clusters = -(-base.sectors * SECTOR_SIZE // CLUSTER_SIZE)
         os.ftruncate(store.fd, clusters * CLUSTER_SIZE)
         super().__init__(base, store, bytearray(clusters), CLUSTER_SIZE, 0)
@@ -157,6 +222,11 @@ class TemporaryOverlay(CopyOnWriteDisk):
     def name(self) -> str:
         """The base's name."""
         return self._base.name
+
+    @property
+    def host_path(self) -> Path:
+        """The folder that the nameless file is in."""
+        return self._folder
 
 
 class OverlayDisk(CopyOnWriteDisk):
@@ -171,7 +241,7 @@ class OverlayDisk(CopyOnWriteDisk):
     def __init__(self, base: BlockDevice, path: str | os.PathLike[str]) -> None:
         store = ImageFile(path, read_only=False, kind="overlay")
         try:
-            layout, present = _open(base, store)
+            layout, present = read_overlay(base, store)
         except OSError as error:
             store.close()
             raise ImageError(f"{path}: cannot read the overlay: {error.strerror}") from error
@@ -194,6 +264,7 @@ class OverlayDisk(CopyOnWriteDisk):
             with path.open("xb") as file:
                 try:
                     _write_empty(layout, file)
+                    sync_directory(path)
                 except OSError:
                     path.unlink()
                     raise
@@ -237,28 +308,38 @@ def _write_empty(layout: Layout, file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _open(base: BlockDevice, store: ImageFile) -> tuple[Layout, bytearray]:
-    """The layout of an overlay file, and which clusters it has. Raises ImageError, OSError."""
+def read_store(store: ImageFile) -> tuple[Layout, bytearray]:
+    """The layout of an overlay file, and a byte of 0 or 1 for each cluster: whether the overlay has it.
+
+    Raises ImageError for a file that is not an overlay, or is damaged or cut short; OSError.
+    """
     name = str(store.path)
-    try:
-        fcntl.flock(store.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno != errno.EWOULDBLOCK:
-            raise
-        raise ImageError(f"{name}: the overlay is in use by another guest") from error
     layout = Layout.decode(store.read(0, min(HEADER_SIZE, store.size)), name)
+    if store.size != layout.file_size:
+        raise ImageError(
+            f"{name}: the overlay has {store.size} bytes instead of {layout.file_size}; it was cut short or extended"
+        )
+    bitmap = store.read(HEADER_SIZE, layout.bitmap_sectors * BITMAP_SECTOR)
+    return layout, decode_bitmap(bitmap, layout.clusters, name)
+
+
+def read_overlay(base: BlockDevice, store: ImageFile, *, to_commit: bool = False) -> tuple[Layout, bytearray]:
+    """As `read_store`, of an overlay for `base`; with `to_commit` the base may have got a part of its clusters already.
+
+    Raises ImageError also for an overlay of another base; OSError.
+    """
+    layout, present = read_store(store)
+    name = str(store.path)
     if layout.base_size != base.sectors * SECTOR_SIZE:
         raise ImageError(
             f"{name}: the overlay is of a disk with {layout.base_size} bytes; "
             f"{base.name} has {base.sectors * SECTOR_SIZE}"
         )
-    if store.size != layout.file_size:
-        raise ImageError(
-            f"{name}: the overlay has {store.size} bytes instead of {layout.file_size}; it was cut short or extended"
-        )
-    if layout.identity != identity_of(base):
+    if layout.identity == COMMITTING:
+        if not to_commit:
+            raise ImageError(f"{name}: a commit of the overlay into its base did not end; commit it again")
+    elif layout.identity != identity_of(base):
         raise ImageError(
             f"{name}: the overlay is of another base, or {base.name} was changed after it was made"
         )
-    bitmap = store.read(HEADER_SIZE, layout.bitmap_sectors * BITMAP_SECTOR)
-    return layout, decode_bitmap(bitmap, layout.clusters, name)
+    return layout, present

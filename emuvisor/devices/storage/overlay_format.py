@@ -5,7 +5,7 @@
     8            4     version, 1
     12           4     cluster size in bytes, a power of two from 4 KiB to 2 MiB
     16           8     size of the base in bytes
-    24           32    identity of the base, see `identity_of`
+    24           32    identity of the base, see `identity_of`; zeros while a commit into it is under way
     56           4     CRC-32 of the 56 bytes before
     4096         512n  the bitmap: sectors of 508 bytes and their CRC-32; bit i % 8 of byte i // 8 belongs to cluster i
     data offset        the clusters, each at its place in the disk; a multiple of the cluster size behind the bitmap
@@ -30,6 +30,7 @@ __all__ = [
     "BITMAP_SECTOR",
     "BITS_PER_SECTOR",
     "CLUSTER_SIZE",
+    "COMMITTING",
     "HEADER_SIZE",
     "Layout",
     "decode_bitmap",
@@ -48,6 +49,9 @@ BITMAP_SECTOR = 512
 """A unit that storage writes whole or not at all."""
 BITMAP_BYTES = BITMAP_SECTOR - 4
 BITS_PER_SECTOR = 8 * BITMAP_BYTES
+
+COMMITTING = bytes(32)
+"""In the place of the identity: the base is changing."""
 
 _FIELDS = Struct("<8sIIQ32s")
 _CRC = Struct("<I")

@@ -2,7 +2,7 @@
 
 import errno
 
-from emuvisor.devices.storage.blockdevice import SECTOR_SIZE
+from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDefaults
 
 
 def pattern(sectors: int) -> bytes:
@@ -10,8 +10,8 @@ def pattern(sectors: int) -> bytes:
     return b"".join(lba.to_bytes(4, "little") + bytes([lba & 0xFF]) * 508 for lba in range(sectors))
 
 
-class FakeDisk:
-    """A disk whose sectors in `bad` can be neither read nor written."""
+class FakeDisk(BlockDefaults):
+    """A disk whose sectors in `bad` can be neither read nor written; `full` is what the host says to every write."""
 
     def __init__(self, sectors: int, *, read_only: bool = False, name: str = "fake.img") -> None:
         self.name = name
@@ -19,6 +19,7 @@ class FakeDisk:
         self.read_only = read_only
         self.bytes = bytearray(pattern(sectors))
         self.bad: set[int] = set()
+        self.full: OSError | None = None
         self.flush_error: OSError | None = None
         self.flushes = 0
         self.closed = False
@@ -34,6 +35,8 @@ class FakeDisk:
 
     def write(self, lba: int, data: bytes) -> None:
         assert not self.read_only
+        if self.full is not None:
+            raise self.full
         assert len(data) % SECTOR_SIZE == 0
         self._check(lba, len(data) // SECTOR_SIZE)
         self.bytes[lba * SECTOR_SIZE : lba * SECTOR_SIZE + len(data)] = data

@@ -1,10 +1,13 @@
 """A file as a disk."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from emuvisor.devices.storage.rawdisk import RawDisk
+from emuvisor.devices.storage import holes
+from emuvisor.devices.storage.rawdisk import Preallocation, RawDisk, create_raw
 from emuvisor.errors import ImageError
 
 
@@ -75,3 +78,106 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as error:
         RawDisk(tmp_path)
     assert str(error.value) == f"{tmp_path}: cannot open the disk image: Is a directory"
+
+
+# ---- locks ----
+
+
+def refused(path: Path, read_only: bool = False) -> str:
+    with pytest.raises(ImageError) as error:
+        RawDisk(path, read_only)
+    return str(error.value)
+
+
+def test_one_writer_or_many_readers(image: Path) -> None:
+    with RawDisk(image):
+        assert refused(image) == f"{image}: the disk image is in use by another guest or program"
+        assert (
+            refused(image, read_only=True)
+            == f"{image}: the disk image is being written by another guest or program"
+        )
+    with RawDisk(image, read_only=True), RawDisk(image, read_only=True) as disk:
+        assert disk.read(0, 1) == b"a" * 512
+        assert refused(image) == f"{image}: the disk image is in use by another guest or program"
+    RawDisk(image).close()
+
+
+def test_a_lock_ends_with_its_process(image: Path) -> None:
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            RawDisk(image)
+            os.write(ready[1], b"x")
+            os.read(done[0], 1)
+        finally:
+            os._exit(1)
+    assert os.read(ready[0], 1) == b"x"
+    assert refused(image) == f"{image}: the disk image is in use by another guest or program"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    RawDisk(image).close()
+    for fd in ready + done:
+        os.close(fd)
+
+
+# ---- new images ----
+
+
+def test_a_new_image_is_a_hole(tmp_path: Path) -> None:
+    path = tmp_path / "new.img"
+    create_raw(path, 1 << 40)
+    with RawDisk(path) as disk:
+        assert (disk.sectors, disk.allocated, disk.host_path) == (1 << 31, 0, path)
+        assert disk.read((1 << 31) - 1, 1) == bytes(512)
+
+
+@pytest.mark.parametrize("preallocation", ["falloc", "full"])
+def test_a_new_image_with_its_space(tmp_path: Path, preallocation: Preallocation) -> None:
+    path = tmp_path / "new.img"
+    steps: list[tuple[int, int]] = []
+    size = (2 << 20) + 512
+    create_raw(path, size, preallocation, lambda done, of: steps.append((done, of)))
+    with RawDisk(path) as disk:
+        assert disk.allocated >= size
+        assert disk.read(0, disk.sectors) == bytes(size)
+    assert steps == ([(1 << 20, size), (2 << 20, size), (size, size)] if preallocation == "full" else [])
+
+
+def not_made(path: Path, size: int, preallocation: Preallocation = "off") -> str:
+    with pytest.raises(ImageError) as error:
+        create_raw(path, size, preallocation)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, -512, 1000])
+def test_sizes_that_no_disk_has(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "new.img"
+    assert not_made(path, size) == (
+        f"{path}: a disk image cannot have {size} bytes; a positive multiple of the 512-byte sector is allowed"
+    )
+    assert not path.exists()
+
+
+def test_an_image_that_exists_is_kept(image: Path) -> None:
+    assert not_made(image, 512) == f"{image}: cannot make the disk image: File exists"
+    assert image.read_bytes().startswith(b"aaa")
+
+
+def test_nothing_is_left_of_an_image_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new.img"
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert not_made(path, 512, "full") == f"{path}: cannot make the disk image: No space left on device"
+    assert not path.exists()
+    monkeypatch.setattr(holes, "_fallocate", None)
+    assert not_made(path, 512, "falloc") == (
+        f"{path}: cannot make the disk image: its file system cannot preallocate; "
+        "preallocation full writes zeros instead"
+    )
+    assert not path.exists()

@@ -79,7 +79,9 @@ class IdeChannel:
             if size == 2 and index < drive.fast_in:  # three in four port accesses of a PIO guest
                 drive.index = index + 1
                 return drive.words[index]
-            return FLOATING_DATA if drive is self._nobody else drive.read_data(size)
+            if drive is self._nobody:
+                return FLOATING_DATA & (1 << 8 * size) - 1
+            return drive.read_data(size)
         if size == 1:
             return self._read_register(offset)
         return sum(self._read_register(offset + i) << 8 * i for i in range(size))

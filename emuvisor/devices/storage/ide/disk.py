@@ -4,16 +4,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from struct import iter_unpack
 
+from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Flag, Number
 from emuvisor.devices.storage.blockdevice import (
     SECTOR_SIZE,
     BlockDevice,
-    DiscardingDevice,
+    host_full_reason,
+    is_host_full,
     sectors_that_work,
 )
 from emuvisor.devices.storage.ide import registers as r
-from emuvisor.devices.storage.ide.drive import DRIVE_FIELDS, Drive
+from emuvisor.devices.storage.ide.drive import DRIVE_FIELDS, MAX_BLOCK, Drive
 from emuvisor.devices.storage.ide.geometry import Geometry, default_geometry, translated
 from emuvisor.devices.storage.ide.identify import (
     MAX_LBA28,
@@ -23,6 +25,7 @@ from emuvisor.devices.storage.ide.identify import (
     identify_disk,
 )
 from emuvisor.devices.storage.ide.registers import Phase
+from emuvisor.units import MIB
 
 __all__ = ["AtaDisk"]
 
@@ -38,6 +41,11 @@ EXTENDED = {
 }
 """Commands of the 48-bit Address feature set."""
 
+FLUSHING = {r.FLUSH_CACHE, r.FLUSH_CACHE_EXT, r.SET_FEATURES}
+"""Commands that write nothing, but flush what was written."""
+
+WRITING_BY_DMA = {r.WRITE_DMA, r.WRITE_DMA_NO_RETRY, r.WRITE_DMA_EXT}
+
 VERIFY_CHUNK = 2048
 """Sectors that READ VERIFY reads at a time."""
 
@@ -46,9 +54,13 @@ TRIM_RANGE = "<Q"
 """First sector in bits 47-0, count in bits 63-48 (ATA8-ACS-2, DATA SET MANAGEMENT)."""
 TRIM_COUNT_SHIFT = 48
 
+MAX_WAITING = max(MAX_BLOCK, MIB) + SECTOR_SIZE
+"""Bytes that a write can be stuck with: a block, or what the bus master brings at a time."""
+
 _FIELDS: Fields = {
     **DRIVE_FIELDS,
     "gathered": Data(MAX_TRIM_BLOCKS * SECTOR_SIZE),
+    "waiting": Data(MAX_WAITING),
     "multiple": Number(MAX_MULTIPLE),
     "current_heads": Number(16, minimum=1),
     "current_sectors": Number(255, minimum=1),
@@ -58,14 +70,27 @@ _FIELDS: Fields = {
 
 
 class AtaDisk(Drive):
-    """`disk` as a hard disk; `serial` tells it from others. Raises UsageError for a serial number too long."""
+    """`disk` as a hard disk; `serial` tells it from others. Raises UsageError for a serial number too long.
+
+    When the host has no room for what is written, `on_suspend(reason)` is called, which pauses the guest; the command
+    stays busy, and a timer of `clock` tries it again when the guest goes on. Without both of them the command fails.
+    """
 
     kind = "ata-disk"
     fields = _FIELDS
 
-    def __init__(self, *, disk: BlockDevice, serial: str = "EMUVISOR") -> None:
+    def __init__(
+        self,
+        *,
+        disk: BlockDevice,
+        serial: str = "EMUVISOR",
+        clock: Clock | None = None,
+        on_suspend: Callable[[str], None] | None = None,
+    ) -> None:
         self.disk = disk
-        self._trims = disk if isinstance(disk, DiscardingDevice) and not disk.read_only else None
+        self._clock = clock
+        self._retry = None if clock is None else clock.timer(self._try_again, f"{self.kind}-retry")
+        self._on_suspend = on_suspend
         self._geometry = default_geometry(disk.sectors)
         self.current_heads = self._geometry.heads
         self.current_sectors = self._geometry.sectors
@@ -75,6 +100,8 @@ class AtaDisk(Drive):
         self.look_ahead = True
         self.gathered = bytearray()
         """What DMA brought that is not yet a whole sector."""
+        self.waiting = bytearray()
+        """Whole sectors for which the host has no room now."""
         super().__init__(serial)
         self.commands = self._command_table()
 
@@ -131,6 +158,9 @@ class AtaDisk(Drive):
         """No data moves any more."""
         super().stop()
         self.gathered.clear()
+        self.waiting.clear()
+        if self._retry is not None:
+            self._retry.cancel()
 
     # ---- addresses ----
 
@@ -210,16 +240,18 @@ class AtaDisk(Drive):
             return False
         try:
             self.disk.write(lba, data)
-            self.position += len(data)
             if not self.write_cache:
                 self.disk.flush()
-        except OSError:
+        except OSError as error:
+            if self._wait(error, data):
+                return False
             self.host_errors += 1
             good = sectors_that_work(
                 lambda n: self.disk.write(lba, data[: n * SECTOR_SIZE]), len(data) // SECTOR_SIZE
             )
             self._fail_at(lba + good, r.ABRT)
             return False
+        self.position += len(data)
         return True
 
     def _inside(self, lba: int, count: int) -> bool:
@@ -228,6 +260,47 @@ class AtaDisk(Drive):
             return True
         self._fail_at(max(lba, self.disk.sectors), r.IDNF)
         return False
+
+    # ---- a host that is full ----
+
+    def _wait(self, error: OSError, data: bytes = b"") -> bool:
+        """Let the command wait, with `data` for the sectors at `position`, if all that is wrong is that the host is
+        full. False when it has to fail instead."""
+        if self._on_suspend is None or not is_host_full(error) or not self._arm():
+            return False
+        self.phase = Phase.HOST_FULL
+        self.status = r.BSY
+        self.waiting[:] = data
+        self._on_suspend(host_full_reason(self.disk, error))
+        return True
+
+    def _arm(self) -> bool:
+        """Try again as soon as the guest runs; False without a clock."""
+        if self._retry is None or self._clock is None:
+            return False
+        self._retry.arm(self._clock.now_ns())
+        return True
+
+    def _try_again(self, _deadline_ns: int) -> None:
+        """The guest goes on."""
+        data = bytes(self.waiting[: len(self.waiting) // SECTOR_SIZE * SECTOR_SIZE])
+        self.waiting.clear()
+        self.status = self.ready | r.DRQ
+        if self.command in FLUSHING:
+            self.commands[self.command]()
+        elif self.command in WRITING_BY_DMA:
+            self.phase = Phase.DMA_OUT
+            self._store(data)
+            self.on_dma()
+        else:
+            self.phase = Phase.PIO_OUT
+            self.block_written(data)
+
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        super().load(state)
+        if self.phase == Phase.HOST_FULL:
+            self._arm()
 
     # ---- PIO ----
 
@@ -331,7 +404,12 @@ class AtaDisk(Drive):
         data = bytes(self.gathered) + data if self.gathered else data
         whole = len(data) // SECTOR_SIZE * SECTOR_SIZE
         self.gathered[:] = data[whole:]
-        if whole and self._write(data[:whole]) and self.position >= self.end:
+        if whole:
+            self._store(data[:whole])
+
+    def _store(self, data: bytes) -> None:
+        """Whole sectors from the host's memory."""
+        if self._write(data) and self.position >= self.end:
             self.finish()
 
     # ---- commands without sectors ----
@@ -346,7 +424,7 @@ class AtaDisk(Drive):
             transfer_mode=self.transfer_mode,
             write_cache=self.write_cache,
             look_ahead=self.look_ahead,
-            trim=self._trims is not None,
+            trim=not self.disk.read_only,
             number=self.number,
             has_peer=self.has_peer,
         )
@@ -399,9 +477,10 @@ class AtaDisk(Drive):
     def _flush_cache(self) -> None:
         try:
             self.disk.flush()
-        except OSError:
-            self.host_errors += 1
-            self.abort()
+        except OSError as error:
+            if not self._wait(error):
+                self.host_errors += 1
+                self.abort()
         else:
             self.finish()
 
@@ -424,7 +503,7 @@ class AtaDisk(Drive):
     # ---- TRIM ----
 
     def _data_set_management(self) -> None:
-        if self._trims is None or self.features != TRIM_FEATURE or not 0 < self.count <= MAX_TRIM_BLOCKS:
+        if self.disk.read_only or self.features != TRIM_FEATURE or not 0 < self.count <= MAX_TRIM_BLOCKS:
             self.abort()
             return
         self.end = self.count * SECTOR_SIZE
@@ -437,17 +516,25 @@ class AtaDisk(Drive):
             for (entry,) in iter_unpack(TRIM_RANGE, ranges[: len(ranges) // 8 * 8])
             if entry >> TRIM_COUNT_SHIFT
         ]
-        if self._trims is None or any(lba + count > self.disk.sectors for lba, count in wanted):
+        if self.disk.read_only or any(lba + count > self.disk.sectors for lba, count in wanted):
             self.abort()
             return
         with suppress(OSError):
             for lba, count in wanted:
-                self._trims.discard(lba, count)
+                self.disk.discard(lba, count)
         self.finish()
 
     @classmethod
-    def restore(cls, state: SavedState, *, disk: BlockDevice, serial: str = "EMUVISOR") -> "AtaDisk":
+    def restore(
+        cls,
+        state: SavedState,
+        *,
+        disk: BlockDevice,
+        serial: str = "EMUVISOR",
+        clock: Clock | None = None,
+        on_suspend: Callable[[str], None] | None = None,
+    ) -> "AtaDisk":
         """The drive as it was saved, on `disk`. Raises SnapshotError."""
-        drive = cls(disk=disk, serial=serial)
+        drive = cls(disk=disk, serial=serial, clock=clock, on_suspend=on_suspend)
         drive.load(state)
         return drive

@@ -128,4 +128,6 @@ class Phase:
     """The drive waits for data from the host's memory."""
     COMMAND_PACKET = 5
     """The host writes a command packet to the data register."""
-    LAST = COMMAND_PACKET
+    HOST_FULL = 6
+    """A command that changes the disk waits until the host has room for it."""
+    LAST = HOST_FULL

@@ -84,9 +84,14 @@ def test_identify_says_what_there_is(bench: DiskBench) -> None:
     assert words[83] == 0x4000 | 1 << 10 | 1 << 12 | 1 << 13
     assert words[86] == 1 << 10 | 1 << 12 | 1 << 13
     assert words[100:104] == (SECTORS, 0, 0, 0)
-    assert (words[105], words[169]) == (0, 0)  # this disk cannot discard
+    assert (words[105], words[169]) == (8, 1)
     assert words[93] & 0xDF61 == 0x4041  # what SeaBIOS takes for: device 0 answers for a missing device 1
     assert sum(b for word in words for b in (word & 0xFF, word >> 8)) & 0xFF == 0
+
+
+def test_a_read_only_disk_cannot_discard() -> None:
+    words = identity(Bench([AtaDisk(disk=FakeDisk(1, read_only=True))]))
+    assert (words[105], words[169]) == (0, 0)
 
 
 def test_identify_interrupts_once(bench: DiskBench) -> None:

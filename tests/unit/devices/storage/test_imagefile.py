@@ -1,13 +1,17 @@
-"""Image files: short reads and writes, holes; CD images; disks that refuse in their middle."""
+"""Image files: short reads and writes, pieces of memory, holes; CD images; disks that refuse in their middle."""
 
+import ctypes
 import errno
 import os
+import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from emuvisor.devices.storage import holes
-from emuvisor.devices.storage.blockdevice import sectors_that_work
+from emuvisor.devices.storage import holes, imagefile, scatter
+from emuvisor.devices.storage.blockdevice import BlockDefaults, BlockDevice, sectors_that_work
 from emuvisor.devices.storage.cdimage import CdImage
 from emuvisor.devices.storage.imagefile import ImageFile
 from emuvisor.devices.storage.rawdisk import RawDisk
@@ -53,14 +57,161 @@ def test_discarded_sectors_are_a_hole(image: Path) -> None:
 
 
 def test_a_hole_that_the_host_refuses(image: Path) -> None:
-    with RawDisk(image, read_only=True) as disk, pytest.raises(OSError, match="Bad file descriptor"):
-        disk.discard(1, 1)
+    with RawDisk(image, read_only=True) as disk:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            disk.discard(1, 1)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            disk.write_zeroes(1, 1, unmap=True)
 
 
 def test_a_host_without_holes(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holes, "_fallocate", None)
-    with RawDisk(image) as disk, pytest.raises(OSError, match="the host has no fallocate"):
+    monkeypatch.setattr(imagefile, "ZEROS", bytes(1000))
+    with RawDisk(image) as disk:
         disk.discard(1, 1)
+        assert disk.read(0, 10) == b"a" * 5120
+        disk.write_zeroes(1, 5, unmap=True)
+        disk.write_zeroes(8, 1, unmap=False)
+        assert disk.read(0, 10) == b"a" * 512 + bytes(2560) + b"a" * 1024 + bytes(512) + b"a" * 512
+
+
+def test_an_interrupted_call_is_made_again(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [errno.EINTR, 0]
+
+    def fallocate(fd: int, mode: int, offset: int, length: int) -> int:
+        ctypes.set_errno(results.pop(0))
+        return -1 if ctypes.get_errno() else 0
+
+    monkeypatch.setattr(holes, "_fallocate", fallocate)
+    with RawDisk(image) as disk:
+        disk.discard(1, 1)
+    assert results == []
+
+
+def test_zeros_keep_their_space_or_give_it_back(image: Path) -> None:
+    with image.open("wb") as file:
+        file.truncate(1 << 20)
+    with RawDisk(image) as disk:
+        assert disk.allocated == 0
+        disk.write_zeroes(0, 2048, unmap=True)
+        assert disk.allocated == 0
+        disk.write_zeroes(0, 2048, unmap=False)
+        disk.flush()
+        assert disk.allocated >= 1 << 20
+        disk.write_zeroes(0, 2048, unmap=True)
+        disk.flush()
+        assert disk.allocated == 0
+
+
+def test_what_a_flush_could_not_store_stays_unflushed(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    disk = RawDisk(image)
+    with monkeypatch.context() as host:
+        host.setattr(os, "fdatasync", broken)
+        with pytest.raises(OSError, match="cannot flush: No space left on device") as error:
+            disk.flush()
+        assert error.value.errno == errno.EIO
+    with pytest.raises(OSError, match="an earlier flush of the disk image failed"):
+        disk.flush()
+    disk.close()
+
+
+# ---- scatter and gather ----
+
+
+def views(data: bytearray, *lengths: int) -> list[memoryview]:
+    result, rest = [], memoryview(data)
+    for length in lengths:
+        result.append(rest[:length])
+        rest = rest[length:]
+    return [*result, rest]
+
+
+def test_pieces_of_memory_without_copies(image: Path) -> None:
+    with RawDisk(image) as disk:
+        disk.write_from(2, views(bytearray(range(256)) * 4, 1, 0, 700))
+        data = bytearray(2048)
+        disk.read_into(1, views(data, 100, 512, 3))
+        assert data == b"a" * 512 + bytes(range(256)) * 4 + b"a" * 512
+        disk.read_into(1, [])
+        with pytest.raises(OSError, match="the disk image became shorter"):
+            disk.read_into(9, views(bytearray(1024)))
+
+
+def test_more_pieces_than_one_call_takes(image: Path) -> None:
+    data = bytearray(random.Random(1).randbytes(5120))
+    pieces = [memoryview(data)[i : i + 2] for i in range(0, 5120, 2)]
+    assert len(pieces) > 2 * scatter.MOST_BUFFERS
+    with RawDisk(image) as disk:
+        disk.write_from(0, pieces)
+        assert disk.read(0, 10) == data
+        data[:] = bytes(5120)
+        disk.read_into(0, pieces)
+        assert disk.read(0, 10) == data
+
+
+def test_calls_that_stop_early_go_on(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preadv, pwritev = os.preadv, os.pwritev
+    monkeypatch.setattr(os, "preadv", lambda fd, data, at: preadv(fd, scatter.part(data, 0, 333), at))
+    monkeypatch.setattr(os, "pwritev", lambda fd, data, at: pwritev(fd, scatter.part(data, 0, 333), at))
+    written = bytearray(random.Random(2).randbytes(5120))
+    data = bytearray(5120)
+    with RawDisk(image) as disk:
+        disk.write_from(0, views(written, 100, 1000, 0, 333))
+        disk.read_into(0, views(data, 333, 333, 1000))
+    assert data == written == image.read_bytes()
+
+
+@given(lengths=st.lists(st.integers(0, 20), max_size=8), start=st.integers(0, 80), length=st.integers(0, 80))
+def test_a_part_of_pieces(lengths: list[int], start: int, length: int) -> None:
+    data = bytearray(range(sum(lengths)))
+    pieces = views(data, *lengths)
+    assert scatter.total_length(pieces) == len(data)
+    assert b"".join(scatter.part(pieces, start, start + length)) == data[start : start + length]
+
+
+# ---- defaults, CD images ----
+
+
+class PlainDisk(BlockDefaults):
+    """As little of a disk as works."""
+
+    def __init__(self) -> None:
+        self.name = "/somewhere/plain"
+        self.sectors = 5000
+        self.read_only = False
+        self.bytes = bytearray(b"a" * 5000 * 512)
+        self.most = 0
+
+    def read(self, lba: int, count: int) -> bytes:
+        return bytes(self.bytes[lba * 512 : (lba + count) * 512])
+
+    def write(self, lba: int, data: bytes) -> None:
+        self.most = max(self.most, len(data))
+        self.bytes[lba * 512 : lba * 512 + len(data)] = data
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_disk_can_be_without() -> None:
+    disk: BlockDevice = PlainDisk()
+    assert (disk.host_path, disk.allocated) == (Path("/somewhere/plain"), 5000 * 512)
+    disk.write_from(1, views(bytearray(b"b" * 1024), 7))
+    data = bytearray(2048)
+    disk.read_into(0, views(data, 600, 0))
+    assert data == b"a" * 512 + b"b" * 1024 + b"a" * 512
+    disk.discard(0, 5000)
+    disk.write_zeroes(10, 4980, unmap=True)
+    assert (
+        disk.read(0, 5000) == b"a" * 512 + b"b" * 1024 + b"a" * 7 * 512 + bytes(4980 * 512) + b"a" * 10 * 512
+    )
+    assert disk.most == 1 << 20
 
 
 def test_cd_image(tmp_path: Path) -> None:
@@ -68,6 +219,7 @@ def test_cd_image(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 2048 + b"y" * 1000)
     with CdImage(path) as disc:
         assert (disc.name, disc.sectors, disc.read_only) == (str(path), 8, True)
+        assert disc.allocated == path.stat().st_blocks * 512
         assert disc.read(0, 8) == b"x" * 2048 + b"y" * 1000 + bytes(1048)
         assert disc.read(6, 2) == bytes(1024)
         with pytest.raises(OSError, match="Read-only file system"):

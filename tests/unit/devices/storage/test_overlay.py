@@ -1,5 +1,6 @@
 """Overlays: what is written shadows the base, lasts, and is refused when it is damaged."""
 
+import fcntl
 import os
 import zlib
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from storage_fakes import FakeDisk, pattern
 
+from emuvisor.devices.storage import holes
 from emuvisor.devices.storage import overlay as overlay_module
 from emuvisor.devices.storage.overlay import OverlayDisk, TemporaryOverlay
 from emuvisor.devices.storage.overlay_format import Layout, identity_of
@@ -36,7 +38,7 @@ def reopen(path: Path) -> OverlayDisk:
 def test_an_empty_overlay_shows_the_base(path: Path) -> None:
     with create(path) as disk:
         assert (disk.name, disk.sectors, disk.read_only) == (str(path), SECTORS, False)
-        assert (disk.clusters_present, disk.cluster_size) == (0, CLUSTER)
+        assert (disk.clusters_present, disk.cluster_size, disk.host_path) == (0, CLUSTER, path)
         assert disk.read(0, SECTORS) == pattern(SECTORS)
 
 
@@ -77,6 +79,28 @@ def test_discarded_clusters_are_zeros(path: Path) -> None:
         assert disk.read(0, SECTORS) == expected
 
 
+def test_zeros_take_space_only_when_they_should(path: Path) -> None:
+    with OverlayDisk.create(FakeDisk(1 << 12), path) as disk:
+        disk.flush()
+        empty = disk.allocated
+        assert empty == path.stat().st_blocks * 512
+        disk.write_zeroes(0, 1 << 12, unmap=True)
+        disk.flush()
+        assert disk.allocated == empty
+        disk.write_zeroes(0, 1 << 11, unmap=False)
+        disk.flush()
+        assert disk.allocated >= empty + (1 << 20)
+        assert disk.read(0, 1 << 12) == bytes(1 << 21)
+
+
+def test_a_host_without_holes_keeps_what_was_discarded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holes, "_fallocate", None)
+    with create(path) as disk:
+        disk.write(8, b"x" * CLUSTER)
+        disk.discard(0, 24)
+        assert disk.read(0, 24) == pattern(24)[:CLUSTER] + b"x" * CLUSTER + pattern(24)[2 * CLUSTER :]
+
+
 def test_what_was_flushed_survives_a_crash(path: Path, tmp_path: Path) -> None:
     disk = create(path)
     disk.write(0, b"a" * 512)
@@ -94,12 +118,11 @@ def test_what_was_flushed_survives_a_crash(path: Path, tmp_path: Path) -> None:
 def test_data_is_stored_before_the_bitmap_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = create(path)
     events: list[str] = []
-    write, flush = disk._store.write, disk._store.flush
+    write_from, write, flush = disk._store.write_from, disk._store.write, disk._store.flush
     monkeypatch.setattr(
-        disk._store,
-        "write",
-        lambda at, data: (events.append("bitmap" if at < disk._data_offset else "data"), write(at, data)),
+        disk._store, "write_from", lambda at, views: (events.append("data"), write_from(at, views))
     )
+    monkeypatch.setattr(disk._store, "write", lambda at, data: (events.append("bitmap"), write(at, data)))
     monkeypatch.setattr(disk._store, "flush", lambda: (events.append("flush"), flush()))
     disk.write(0, bytes(512))
     disk.flush()
@@ -207,7 +230,7 @@ def test_a_base_that_cannot_be_read(path: Path) -> None:
 
 def test_two_guests_cannot_share_an_overlay(path: Path) -> None:
     with create(path):
-        assert refused(path) == f"{path}: the overlay is in use by another guest"
+        assert refused(path) == f"{path}: the overlay is in use by another guest or program"
     reopen(path).close()
 
 
@@ -217,8 +240,8 @@ def test_a_lock_that_fails_otherwise(path: Path, monkeypatch: pytest.MonkeyPatch
     def no_locks(fd: int, operation: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(overlay_module.fcntl, "flock", no_locks)
-    assert refused(path) == f"{path}: cannot read the overlay: No locks available"
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert refused(path) == f"{path}: cannot lock the overlay: No locks available"
 
 
 def test_every_cut_is_noticed(path: Path) -> None:
@@ -313,6 +336,7 @@ def test_a_temporary_overlay_leaves_nothing(tmp_path: Path) -> None:
     disk = TemporaryOverlay(base, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert (disk.name, disk.sectors, disk.read_only) == ("fake.img", SECTORS, False)
+    assert (disk.host_path, disk.allocated) == (tmp_path, 0)
     disk.write(5, b"x" * 1024)
     disk.flush()
     assert disk.read(4, 4) == pattern(5)[4 * 512 :] + b"x" * 1024 + pattern(8)[7 * 512 :]
@@ -331,10 +355,10 @@ def test_a_temporary_overlay_that_cannot_be_made(tmp_path: Path) -> None:
 def test_a_temporary_overlay_in_a_full_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = TemporaryOverlay(FakeDisk(SECTORS), tmp_path)
 
-    def full(fd: int, data: bytes, offset: int) -> int:
+    def full(fd: int, views: list[memoryview], offset: int) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(OSError, match="No space left"):
         disk.write(0, bytes(512))
     assert disk.read(0, 1) == pattern(1)
@@ -344,7 +368,7 @@ def test_a_temporary_overlay_in_a_full_file_system(tmp_path: Path, monkeypatch: 
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["write", "write", "read", "discard", "flush", "reopen"]),
+        st.sampled_from(["write", "write", "read", "zero", "unmap", "discard", "flush", "reopen"]),
         st.integers(0, SECTORS - 1),
         st.integers(1, 40),
         st.integers(0, 255),
@@ -364,9 +388,15 @@ def test_like_a_bytearray(path: Path, operations: list[tuple[str, int, int, int]
         place = slice(lba * 512, (lba + count) * 512)
         if what == "write":
             model[place] = bytes([fill]) * count * 512
-            disk.write(lba, bytes(model[place]))
+            data = memoryview(bytes(model[place]))
+            disk.write_from(lba, [data[:100], data[100:100], data[100:]])
         elif what == "read":
-            assert disk.read(lba, count) == model[place]
+            into = bytearray(count * 512)
+            disk.read_into(lba, [memoryview(into)[:1000], memoryview(into)[1000:]])
+            assert into == model[place]
+        elif what in ("zero", "unmap"):
+            model[place] = bytes(count * 512)
+            disk.write_zeroes(lba, count, unmap=what == "unmap")
         elif what == "discard":
             disk.discard(lba, count)
             after = disk.read(0, SECTORS)
