@@ -4,6 +4,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from emuvisor.errors import UsageError
@@ -11,6 +12,7 @@ from emuvisor.images import cache
 from emuvisor.images.recipes import RECIPES
 from emuvisor.machine.choices import ClockMode
 from emuvisor.machine.config import (
+    USER_NETWORK,
     DiskConfig,
     FlatConfig,
     GuestConfig,
@@ -18,11 +20,12 @@ from emuvisor.machine.config import (
     NicConfig,
     ShareConfig,
 )
-from emuvisor.machine.config_file import load_config
+from emuvisor.machine.config_file import load_config, load_networks
 from emuvisor.memory.stage2 import MAX_FRAMES
+from emuvisor.net.config import NetworkConfig
 from emuvisor.units import MIB, PAGE_SIZE
 
-__all__ = ["configs", "pool_size"]
+__all__ = ["configs", "networks", "pool_size"]
 
 _SOURCES = ("image", "kernel", "flat", "firmware")
 _KERNEL_PARTS = ("initrd", "append", "decompressor")
@@ -50,6 +53,17 @@ def configs(args: argparse.Namespace, default_clock: ClockMode) -> list[GuestCon
         return _from_files(args, values)
     values.setdefault("clock", "host" if args.nic else default_clock)
     return [GuestConfig(**values, **_boot(args))]
+
+
+def networks(path: Path | None, guests: Sequence[GuestConfig]) -> list[NetworkConfig]:
+    """The networks of the file `path`, and those that `guests` name besides, which have no way out.
+
+    Raises ConfigError.
+    """
+    defined = [] if path is None else load_networks(path)
+    named = {nic.network: None for guest in guests for nic in guest.nics}
+    known = {USER_NETWORK, *(network.name for network in defined)}
+    return defined + [NetworkConfig(name) for name in named if name not in known]
 
 
 def pool_size(guests: Iterable[GuestConfig]) -> int:

@@ -54,6 +54,12 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         "--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default: 1)"
     )
     host.add_argument(
+        "--networks",
+        type=Path,
+        metavar="FILE",
+        help="virtual networks defined in TOML; others that cards name lead nowhere but to each other",
+    )
+    host.add_argument(
         "--display",
         choices=("text",),
         help="show the screen in the terminal and type on the keyboard, not on the serial console",
@@ -78,7 +84,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run what `args` say; returns the exit code."""
-    from emuvisor.cli.guests import configs, pool_size
+    from emuvisor.cli.guests import configs, networks, pool_size
     from emuvisor.cli.keyboard import Keyboard, stdin_descriptor
     from emuvisor.cli.results import document, exit_code
     from emuvisor.cli.screen import Screen
@@ -100,6 +106,8 @@ def execute(args: argparse.Namespace) -> int:
         keyboard = Keyboard(stdin, terminal)
     with Host(args.pool or pool_size(guests), args.pcpus) as host, ExitStack() as viewers:
         display = viewers.enter_context(TextDisplay()) if args.display else None
+        for network in networks(args.networks, guests):
+            host.add_network(network)
 
         def attach(guest: "Guest") -> None:
             if args.vnc:

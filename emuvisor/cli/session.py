@@ -28,6 +28,8 @@ REFRESH_S = 0.004
 """Output is written at most this often: a guest prints byte by byte."""
 FRAME_S = 0.1
 """How often a display is drawn."""
+SUSPENDED_S = 1.0
+"""How long a guest rests whose disk is full, or the like, before it tries again."""
 RETRY_S = 0.02
 """How soon to look again whether the guest took what it was sent."""
 
@@ -77,6 +79,10 @@ class Session:
         self._attach = attach
         self._live: list[Guest] = []
         self._results: dict[str, Result] = {}
+        self._resting: dict[str, float] = {}
+        """Guests that a device suspended, and when they try again."""
+        self._said: dict[str, str] = {}
+        """Why they were, as far as people have been told."""
         self._started = 0.0
 
     def run(self, configs: Sequence[GuestConfig]) -> list[Result]:
@@ -113,6 +119,7 @@ class Session:
             wakeup.set()
 
         self._host.listeners.append(heard)
+        self._host.warnings.append(lambda text: print(f"emuvisor: {text}", file=sys.stderr))
         self._screen.outlet.wake = wakeup.set
         try:
             yield wakeup
@@ -135,6 +142,7 @@ class Session:
     def _wait(self, wakeup: _Wakeup) -> None:
         """Wait until something happens, and handle what came from keyboard and guests."""
         ends = [end for guest in self._live if (end := self._deadline(guest)) is not None]
+        ends += self._resting.values()
         timeout = max(0.0, min(ends) - time.monotonic()) if ends else None
         sources: list[_Wakeup | int] = [wakeup]
         keyboard = self._keyboard
@@ -195,16 +203,27 @@ class Session:
                 self._ended(guest)
             elif deadline is not None and now >= deadline:
                 self._cut(guest, Cut.TIMEOUT, f"no end after {guest.config.timeout_s:g} s")
-        starved = [
-            guest for guest in self._live if guest.state is GuestState.PAUSED and guest.outcome is None
-        ]
-        if starved and len(starved) == len(self._live) == before:
+        paused = [guest for guest in self._live if guest.state is GuestState.PAUSED and guest.outcome is None]
+        for guest in paused:
+            if guest.suspended:
+                self._rest(guest, now)
+        starved = [guest for guest in paused if not guest.suspended]
+        if starved and len(starved) == len(self._live) == before and not self._resting:
             limit = self._host.pool.limit
             taken = f"all {limit} frames of the host ({format_size(limit * PAGE_SIZE)}) are taken"
             self._cut(starved.pop(), Cut.NO_MEMORY, f"{taken}; --pool gives it more")
         if len(self._live) < before:
             for guest in starved:
                 guest.resume()
+
+    def _rest(self, guest: Guest, now: float) -> None:
+        """Say why a device suspended the guest, once for each reason, and let it try again after a while."""
+        if self._said.get(guest.name) != guest.reason:
+            self._said[guest.name] = guest.reason
+            print(f"emuvisor: {guest.name}: paused: {guest.reason}", file=sys.stderr)
+        if now >= self._resting.setdefault(guest.name, now + SUSPENDED_S):
+            del self._resting[guest.name]
+            guest.resume()
 
     def _cut(self, guest: Guest, why: Cut, message: str = "") -> None:
         """End a guest that has not ended by itself."""
@@ -231,4 +250,5 @@ class Session:
             console=guest.console.text if guest.machine.consoles else "",
         )
         self._live.remove(guest)
+        self._resting.pop(guest.name, None)
         guest.delete()

@@ -1,21 +1,28 @@
 """A guest as people handle it: a machine with a name, a state and a life."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from emuvisor.errors import UsageError
 from emuvisor.host.states import GuestState, require
 from emuvisor.host.statistics import GuestStatistics
+from emuvisor.machine.choices import InputKind
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.console import Console
 from emuvisor.machine.machine import Machine
 from emuvisor.machine.outcome import Outcome
+from emuvisor.net.forward import Forward
+from emuvisor.net.port import Port
+from emuvisor.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
     from emuvisor.devices.display.screen import Screen
     from emuvisor.devices.display.vga import Vga
     from emuvisor.devices.mouse import Mouse
+    from emuvisor.devices.virtio.balloon import Balloon
+    from emuvisor.devices.virtio.input import Input
+    from emuvisor.devices.virtio.vsock import Vsock, VsockHost
     from emuvisor.host.host import Host
 
 __all__ = ["Guest"]
@@ -33,11 +40,14 @@ class Guest:
     An operation in the wrong state raises StateError naming guest, state and what is needed.
     """
 
-    def __init__(self, host: "Host", config: GuestConfig) -> None:
+    def __init__(self, host: "Host", config: GuestConfig, ports: Sequence[Port] = ()) -> None:
         self.host = host
         self.config = config
         self.name = config.name
-        self.machine = Machine(config, host.pool)
+        self.nics = ports
+        """Its network cards' connections, in the order of the configuration."""
+        self.machine = Machine(config, host.pool, ports)
+        self.machine.on_call = self._wake
         self.state = GuestState.DEFINED
         self.reason = ""
         """Why it is in this state."""
@@ -48,10 +58,10 @@ class Guest:
         self.on_pcpu = False
         self.on_pcpu_since = 0.0
         """When its slice began (time.monotonic seconds)."""
-        self._read_to = 0
-        """Where in the console's output the next `expect` starts to look."""
         self.leaving = False
         """Someone waits to take it off its pCPU: it is not queued again."""
+        self.suspended = False
+        """A device paused it, for `reason`; it can go on when that is gone."""
         self.wake_at: float | None = None
         """Idle until then (time.monotonic seconds)."""
         self._operating = threading.RLock()
@@ -127,6 +137,10 @@ class Guest:
         with self.host.lock:
             return self.host.changed.wait_for(lambda: self.state is not GuestState.RUNNING, timeout_s)
 
+    def _wake(self) -> None:
+        with self.host.lock:
+            self.host.wake(self)
+
     # ---- console ----
 
     @property
@@ -140,40 +154,97 @@ class Guest:
         uarts = self.machine.board.uarts
         return any(c.has_input and u.room for c, u in zip(self.machine.consoles, uarts, strict=True))
 
-    def type(self, text: str | bytes) -> None:
-        """Type `text` on the console."""
-        self.console.feed(text.encode() if isinstance(text, str) else text)
-        with self.host.lock:
-            self.host.wake(self)
+    def port(self, name: str) -> Console:
+        """The port of its virtio console called `name`. Raises UsageError when it has none such."""
+        ports = {} if self.machine.virtio is None else self.machine.virtio.ports
+        if name not in ports:
+            known = ", ".join(ports) or "none"
+            raise UsageError(f"guest {self.name!r}: there is no console port {name!r}; there are: {known}")
+        return ports[name]
 
-    def expect(self, text: str, timeout_s: float = 60, send: str = "") -> bool:
+    def type(self, text: str | bytes, port: str | None = None) -> None:
+        """Type `text` on the console, or on a port of the virtio console."""
+        console = self.console if port is None else self.port(port)
+        console.feed(text.encode() if isinstance(text, str) else text)
+        self._wake()
+
+    def expect(self, text: str, timeout_s: float = 60, send: str = "", port: str | None = None) -> bool:
         """Type `send`, then wait until `text` is printed behind what the last `expect` found (behind the present
-        end of the output, with `send`). False when `timeout_s` passed or the guest ended first."""
-        console = self.console
+        end of the output, with `send`). False when `timeout_s` passed or the guest ended first.
+
+        `port` is a port of the virtio console in place of the first serial port.
+        """
+        console = self.console if port is None else self.port(port)
         pattern = text.encode()
         found = threading.Event()
 
         def seen() -> None:
-            self._read_to = console.written
+            console.searched = console.written
             found.set()
             with self.host.lock:
                 self.host.changed.notify_all()
 
         if send:
-            self._read_to = console.written
+            console.searched = console.written
         watch = console.watch(pattern, seen)
-        end = console.find(pattern, self._read_to)
+        end = console.find(pattern, console.searched)
         if end is not None:
-            self._read_to = end
+            console.searched = end
         else:
             if send:
-                self.type(send)
+                self.type(send, port)
             with self.host.lock:
                 self.host.changed.wait_for(
                     lambda: found.is_set() or self.state is not GuestState.RUNNING, timeout_s
                 )
         console.unwatch(watch)
         return end is not None or found.is_set()
+
+    # ---- virtio ----
+
+    @property
+    def vsock(self) -> "VsockHost":
+        """Sockets to programs in the guest, from any thread. Raises UsageError without a vsock device."""
+        device: Vsock = self._virtio("vsock")
+        return device.host
+
+    def input(self, kind: InputKind) -> "Input":
+        """Its virtio keyboard, mouse or tablet, for any thread. Raises UsageError when it has none such."""
+        for device in [] if self.machine.virtio is None else self.machine.virtio.inputs:
+            if device.kind == kind:
+                return device
+        raise UsageError(f"guest {self.name!r} has no virtio {kind}")
+
+    def set_balloon(self, size: int) -> None:
+        """Ask the guest to put `size` bytes of its memory into the balloon, and so give them to the host, or to take
+        what is more than that back. Raises UsageError without a balloon, and for more than its memory."""
+        balloon: Balloon = self._virtio("balloon")
+        if not 0 <= size <= self.config.memory:
+            own = format_size(self.config.memory)
+            raise UsageError(f"guest {self.name!r}: {format_size(size)} do not fit into its {own}")
+
+        def act() -> None:
+            balloon.target_pages = size // PAGE_SIZE
+
+        self._between_runs(act)
+
+    @property
+    def balloon(self) -> "Balloon":
+        """Its balloon, to look at. Raises UsageError when it has none."""
+        device: Balloon = self._virtio("balloon")
+        return device
+
+    def _virtio(self, kind: str) -> Any:
+        device = None if self.machine.virtio is None else getattr(self.machine.virtio, kind)
+        if device is None:
+            raise UsageError(f"guest {self.name!r} has no {kind} device")
+        return device
+
+    @property
+    def forwards(self) -> list[Forward]:
+        """Ports of the host's that lead to it, with the numbers that they really have."""
+        with self.host.lock:
+            return self.host.networks.forwards(self.name)
 
     # ---- screen, keys, mouse, buttons ----
 

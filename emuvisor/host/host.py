@@ -4,19 +4,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
 from emuvisor.cpu.models import CpuModel
 from emuvisor.cpu.pcpu import Pcpu
+from emuvisor.devices.storage.thin import ThinPool, ThinUsage
 from emuvisor.errors import UsageError
 from emuvisor.host.guest import Guest
+from emuvisor.host.networks import Networks
 from emuvisor.host.run_queue import RunQueue
 from emuvisor.host.states import Event, GuestState
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.machine import Activity, Readiness
 from emuvisor.machine.outcome import CRASHES, Ending, Outcome
 from emuvisor.memory import FramePool
+from emuvisor.net.config import NetworkConfig
+from emuvisor.net.network import Network
 from emuvisor.units import GIB
 
 __all__ = ["DEFAULT_SLICE", "Host"]
@@ -30,6 +35,8 @@ MAX_SLICE_S = 0.05
 """Code that rewrites itself all the time runs a thousand times slower; while others wait it must not have a pCPU for
 longer than this. Where a slice ends changes nothing for the guest."""
 MAX_EVENTS = 1000
+DISK_CHECK_S = 2.0
+"""How often the host's file systems are looked at for the room that guests' disks were promised."""
 
 
 class Host:
@@ -48,6 +55,11 @@ class Host:
         self.pcpus = pcpus
         self.slice_work = slice_work
         self.guests: dict[str, Guest] = {}
+        self.networks = Networks()
+        self.disks = ThinPool(on_warning=self._warn)
+        """What guests' disks were promised and use of the host's file systems."""
+        self.warnings: list[Callable[[str], None]] = []
+        """Who hears what people should see to, such as a file system that fills up."""
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.listeners: list[Callable[[Event], None]] = []
         self.lock = threading.RLock()
@@ -71,12 +83,23 @@ class Host:
         self.close()
 
     def create(self, config: GuestConfig) -> Guest:
-        """A guest by `config`, not started. Raises UsageError when its name is taken."""
+        """A guest by `config`, not started.
+
+        Raises UsageError when its name is taken or a network is not there, ConfigError and ImageError for what it is
+        made of.
+        """
         with self.lock:
             if config.name in self.guests:
                 raise UsageError(f"there is a guest {config.name!r} already")
-            guest = Guest(self, config)
+            ports = self.networks.connect(config)
+            try:
+                guest = Guest(self, config, ports)
+            except BaseException:
+                self.networks.disconnect(config.name)
+                raise
             self.guests[config.name] = guest
+            for image in guest.machine.images:
+                self.disks.add(image)
             return guest
 
     def close(self) -> None:
@@ -92,6 +115,13 @@ class Host:
         with self.lock:
             for guest in list(self.guests.values()):
                 self.forget(guest)
+            self.networks.close()
+
+    def add_network(self, config: NetworkConfig) -> Network:
+        """A virtual network that guests' cards can name. Raises UsageError when its name is taken, HostError when it
+        cannot have its uplink."""
+        with self.lock:
+            return self.networks.add(config)
 
     # ---- for Guest: all under the lock ----
 
@@ -107,6 +137,7 @@ class Host:
 
     def make_runnable(self, guest: Guest, reason: str) -> None:
         """Enter the running state and a run queue."""
+        guest.suspended = False
         self.set_state(guest, GuestState.RUNNING, reason)
         self._enqueue(guest)
         if not self._threads:
@@ -153,7 +184,10 @@ class Host:
     def forget(self, guest: Guest) -> int:
         """Remove it from the host; returns the frames that became free."""
         free = self.pool.free
+        for image in guest.machine.images:
+            self.disks.remove(image)
         guest.machine.close()
+        self.networks.disconnect(guest.name)
         self.guests.pop(guest.name, None)
         self.set_state(guest, GuestState.GONE, "deleted")
         return self.pool.free - free
@@ -205,15 +239,27 @@ class Host:
             return None
 
     def _watch_slices(self) -> None:
-        """End slices that take too long while another guest waits."""
+        """End slices that take too long while another guest waits, and look after the disks' room."""
+        disks_checked = time.monotonic()
         while not self._closed.wait(MAX_SLICE_S):
             with self.lock:
+                if time.monotonic() - disks_checked >= DISK_CHECK_S:
+                    disks_checked = time.monotonic()
+                    self._check_disks()
                 if not len(self._queue):
                     continue
                 late = time.monotonic() - MAX_SLICE_S
                 for guest in self.guests.values():
                     if guest.on_pcpu and guest.on_pcpu_since < late:
                         guest.machine.vcpu.stop()
+
+    def _check_disks(self) -> None:
+        with suppress(OSError):  # a file system that is gone shows where a guest uses it
+            self.disks.check()
+
+    def _warn(self, usage: ThinUsage) -> None:
+        for listener in self.warnings:
+            listener(str(usage))
 
     def _wake_sleepers(self) -> float | None:
         """Queue the idle guests whose time has come; returns the seconds until the next one's."""
@@ -237,9 +283,12 @@ class Host:
             self.set_state(
                 guest, GuestState.PAUSED, f"no memory: all {self.pool.limit} frames of the host are taken"
             )
+        elif activity.readiness is Readiness.SUSPENDED:
+            guest.suspended = True
+            self.set_state(guest, GuestState.PAUSED, activity.reason)
         elif guest.leaving:
             pass  # whoever takes it off decides what becomes of it
-        elif activity.readiness is Readiness.RUNNABLE or guest.console_waits:
+        elif activity.readiness is Readiness.RUNNABLE or guest.console_waits or guest.machine.has_calls:
             self._enqueue(guest)
         else:
             self._idle.add(guest.name)

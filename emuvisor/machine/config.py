@@ -22,6 +22,7 @@ from emuvisor.machine.choices import (
 from emuvisor.machine.loaders.flat import FlatMode
 from emuvisor.machine.loaders.linux import Decompressor
 from emuvisor.machine.memory_map import MemoryMap
+from emuvisor.net.forward import Forward
 from emuvisor.units import MIB
 
 __all__ = [
@@ -155,6 +156,8 @@ class NicConfig:
                 raise ConfigError(f"nics.mac: {self.mac!r} is not six pairs of hexadecimal digits with ':'")
             if int(self.mac[:2], 16) & 1:
                 raise ConfigError(f"nics.mac: {self.mac} is a group's address, not a card's")
+        for forward in self.forwards:
+            Forward.parse(forward)
 
     def address(self, guest: str, number: int) -> bytes:
         """The six bytes of its MAC address as card `number` of `guest`."""

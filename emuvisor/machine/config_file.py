@@ -1,4 +1,4 @@
-"""A guest's configuration from TOML.
+"""Configurations from TOML: a guest's, and those of virtual networks.
 
     name = "debian"
     memory = "256M"
@@ -17,23 +17,30 @@
     network = "user"
     forwards = ["tcp:8080:80"]
 
-The keys are the fields of `GuestConfig` and of the tables in it. Unknown keys are errors.
+The keys are the fields of `GuestConfig` and of the tables in it; a file of networks has tables `[[networks]]` with the
+fields of `NetworkConfig`. Unknown keys are errors.
 """
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from emuvisor.errors import ConfigError, UsageError
 from emuvisor.machine.choices import FirmwareName
 from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig, KernelConfig, NicConfig, ShareConfig
+from emuvisor.net.config import NetworkConfig
+from emuvisor.net.forward import Forward
 from emuvisor.units import MIB, parse_size
 
-__all__ = ["from_mapping", "load_config"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["from_mapping", "load_config", "load_networks"]
 
 MAX_CONFIG_SIZE = MIB
 
@@ -44,6 +51,22 @@ def load_config(path: Path | str) -> GuestConfig:
     Raises ConfigError naming the file.
     """
     path = Path(path)
+    return from_mapping(_read(path), str(path), path.parent)
+
+
+def load_networks(path: Path | str) -> list[NetworkConfig]:
+    """The virtual networks defined in the TOML file `path`. Raises ConfigError naming the file."""
+    path = Path(path)
+    data = _read(path)
+    try:
+        table = _Table("", data, path.parent)
+        table.refuse_keys_besides("networks")
+        return [_network(t) for t in table.tables("networks")]
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_CONFIG_SIZE + 1)
@@ -52,13 +75,12 @@ def load_config(path: Path | str) -> GuestConfig:
     if len(raw) > MAX_CONFIG_SIZE:
         raise ConfigError(f"{path}: larger than {MAX_CONFIG_SIZE} bytes")
     try:
-        data = tomllib.loads(raw.decode())
+        return tomllib.loads(raw.decode())
     except (
         ValueError,
         RecursionError,
     ) as error:  # ValueError: no UTF-8, no TOML, a number too long for Python
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    return from_mapping(data, str(path), path.parent)
 
 
 def from_mapping(data: Mapping[str, Any], source: str, folder: Path | None = None) -> GuestConfig:
@@ -151,6 +173,30 @@ def _nic(table: "_Table") -> NicConfig:
     )
 
 
+def _network(table: "_Table") -> NetworkConfig:
+    names = table.table("names")
+    return table.build(
+        NetworkConfig,
+        {
+            "name": table.text("name"),
+            "uplink": table.text("uplink"),
+            "subnet": table.parsed("subnet", IPv4Network, "an IPv4 subnet, such as 10.0.2.0/24"),
+            "subnet6": table.parsed("subnet6", _subnet6, 'an IPv6 subnet, such as fec0::/64, or "none"'),
+            "forwards": tuple(Forward.parse(text) for text in table.texts("forwards")),
+            "names": {} if names is None else names.all_parsed(ip_address, "an IP address"),
+            "anti_spoofing": table.boolean("anti_spoofing"),
+            "mtu": table.integer("mtu"),
+            "restrict": table.boolean("restrict"),
+            "host_loopback": table.boolean("host_loopback"),
+            "bootfile": table.text("bootfile"),
+        },
+    )
+
+
+def _subnet6(text: str) -> IPv6Network | None:
+    return None if text == "none" else IPv6Network(text)
+
+
 def _share(table: "_Table") -> ShareConfig:
     return table.build(
         ShareConfig,
@@ -159,7 +205,7 @@ def _share(table: "_Table") -> ShareConfig:
 
 
 _T = TypeVar("_T")
-_Config = TypeVar("_Config", GuestConfig, KernelConfig, FlatConfig, DiskConfig, NicConfig, ShareConfig)
+_Config = TypeVar("_Config", bound="DataclassInstance")
 
 
 class _Table:
@@ -175,17 +221,21 @@ class _Table:
 
         Raises ConfigError for a key that `config` does not have, and for one that it needs.
         """
-        known = [f.name for f in fields(config)]
+        known = fields(config)
+        self.refuse_keys_besides(*(f.name for f in known))
+        present = {key: value for key, value in values.items() if key in self._data}
+        for f in known:
+            if f.default is MISSING and f.default_factory is MISSING and f.name not in present:
+                raise ConfigError(f"{self._key(f.name)} is missing")
+        return config(**present)
+
+    def refuse_keys_besides(self, *known: str) -> None:
+        """Raises ConfigError for a key that is not one of `known`."""
         for key in self._data:
             if key not in known:
                 near = get_close_matches(key, known, 1, 0.5)
                 hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
                 raise ConfigError(f"unknown key {key!r} in {self._title()}; {hint}")
-        present = {key: value for key, value in values.items() if key in self._data}
-        for key in ("path", "address", "tag"):
-            if key in known and key not in present:
-                raise ConfigError(f"{self._key(key)} is missing")
-        return config(**present)
 
     def text(self, key: str) -> str | None:
         return self._typed(key, str, "text")
@@ -216,6 +266,19 @@ class _Table:
         if not isinstance(value, datetime):
             return self._typed(key, int, "seconds since 1970 or a date and time")
         return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+
+    def parsed(self, key: str, parse: Callable[[str], _T], wanted: str) -> _T | None:
+        """What `parse` makes of a text, which raises ValueError for what is not `wanted`."""
+        text = self.text(key)
+        try:
+            return None if text is None else parse(text)
+        except ValueError:
+            raise ConfigError(f"{self._key(key)}: {text!r} is not {wanted}") from None
+
+    def all_parsed(self, parse: Callable[[str], _T], wanted: str) -> dict[str, _T]:
+        """All keys of the table, as `parsed`."""
+        found = {key: self.parsed(key, parse, wanted) for key in self._data}
+        return {key: value for key, value in found.items() if value is not None}
 
     def path(self, key: str, names: tuple[str, ...] = ()) -> Path | str | None:
         """A path, or one of `names`."""

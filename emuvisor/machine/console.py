@@ -1,4 +1,4 @@
-"""A guest's serial console on the host's side: what it printed, and what people type."""
+"""The host's side of a guest's serial port or virtio console port: what it printed, and what people type."""
 
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +27,10 @@ class Console:
         self.listeners: list[Callable[[bytes], None]] = []
         self.written = 0
         """Bytes of output so far."""
+        self.searched = 0
+        """Where in the output `Guest.expect` starts to look."""
+        self.on_input: Callable[[], object] | None = None
+        """Hears that something was typed, in the thread that types."""
         self._history = bytearray()
         self._watches: list[Watch] = []
         self._input: deque[bytes] = deque()
@@ -71,6 +75,8 @@ class Console:
         """Type `data`. Any thread."""
         if data:
             self._input.append(data)
+            if self.on_input is not None:
+                self.on_input()
 
     @property
     def has_input(self) -> bool:

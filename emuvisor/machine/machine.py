@@ -1,18 +1,22 @@
 """One guest: a vCPU, memory and a board, built from a configuration and run slice by slice."""
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from importlib import import_module
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from emuvisor.bus.clock import Clock, HostClock, VirtualClock
 from emuvisor.cpu.exits import Exit, ExitReason
 from emuvisor.cpu.models import DEFAULT_MODEL, cpu_model
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.cpu.vcpu import Vcpu, bind
+from emuvisor.devices.storage.blockdevice import BlockDevice
 from emuvisor.errors import OutOfFrames
 from emuvisor.machine.boards.catalog import make_board
 from emuvisor.machine.boards.wiring import Drive, Wiring
@@ -22,6 +26,10 @@ from emuvisor.machine.console import Console, Watch
 from emuvisor.machine.disks import open_disk
 from emuvisor.machine.outcome import Ending, Outcome
 from emuvisor.memory import FramePool, GuestMemory
+
+if TYPE_CHECKING:
+    from emuvisor.bus.ethernet import Link
+    from emuvisor.machine.virtio import VirtioDevices
 
 __all__ = ["Activity", "Machine", "Readiness"]
 
@@ -43,6 +51,8 @@ class Readiness(Enum):
     """Halted; `Activity.wake_ns` says when a timer wakes it (host clock), None: only input can."""
     STARVED = "starved"
     """It wants a frame and the pool has none."""
+    SUSPENDED = "suspended"
+    """A device cannot go on; `Activity.reason` says why."""
     ENDED = "ended"
 
 
@@ -52,6 +62,7 @@ class Activity:
 
     readiness: Readiness
     wake_ns: int | None = None
+    reason: str = ""
 
 
 _RUNNABLE = Activity(Readiness.RUNNABLE)
@@ -60,13 +71,13 @@ _STARVED = Activity(Readiness.STARVED)
 
 
 class Machine:
-    """A guest built from `config`, its memory taken from `pool`.
+    """A guest built from `config`, its memory taken from `pool`; `links` are what its network cards are connected to.
 
     `boot` puts it into the state after power-on; `run_slice` runs it for a while on a pCPU; `outcome` is set when it
     has ended. One thread at a time. Raises ConfigError and ImageError for what cannot be built.
     """
 
-    def __init__(self, config: GuestConfig, pool: FramePool) -> None:
+    def __init__(self, config: GuestConfig, pool: FramePool, links: "Sequence[Link]" = ()) -> None:
         self.config = config
         self.model = cpu_model(config.cpu) if config.cpu else DEFAULT_MODEL
         self.memory = GuestMemory(pool, config.memory_map.blocks)
@@ -79,6 +90,11 @@ class Machine:
         self._request: Outcome | None = None
         self._reset_requested = False
         self._init_requested = False
+        self._suspend = ""
+        self._calls: deque[Callable[[], None]] = deque()
+        self._calling = False
+        self.on_call: Callable[[], None] | None = None
+        """Somebody wants something called in the guest's thread: it has to run, or to be woken."""
         self._until: Watch | None = None
         self._pace = FIRST_PACE
 
@@ -86,8 +102,10 @@ class Machine:
         self.clock.on_schedule = self._timer_armed
         with ExitStack() as disks:
             self.drives = [
-                Drive(disk.kind, disks.enter_context(closing(open_disk(disk)))) for disk in config.disks
+                Drive(disk.kind, disks.enter_context(closing(open_disk(disk))), config.disk_bus(disk))
+                for disk in config.disks
             ]
+            self.virtio = self._virtio(links)
             self.board = make_board(config.board, self._wiring())
             self._disks = disks.pop_all()
         if self.board.local_apic is not None:
@@ -120,6 +138,25 @@ class Machine:
         """The first serial port."""
         return self.consoles[0]
 
+    @property
+    def images(self) -> list[BlockDevice]:
+        """The images in its drives."""
+        return [drive.image for drive in self.drives if drive.image is not None]
+
+    def _virtio(self, links: "Sequence[Link]") -> "VirtioDevices | None":
+        """The guest's virtio devices. Their modules are a third of all, and most guests need none: loaded when used."""
+        if not self.config.has_virtio:
+            return None
+        made: VirtioDevices = import_module("emuvisor.machine.virtio").make_virtio(
+            self.config,
+            disks=[drive.image for drive in self.drives if drive.bus == "virtio"],
+            links=links,
+            memory=self.memory,
+            clock=self.clock,
+            call_soon=self.call_soon,
+        )
+        return made
+
     def _wiring(self) -> Wiring:
         config = self.config
         epoch = config.epoch_s
@@ -141,10 +178,12 @@ class Machine:
             on_nmi=self._nmi,
             on_init=self._init,
             on_panic=lambda: self._end(Outcome(Ending.PANIC)),
+            on_suspend=self._suspend_line,
             vcpus=config.vcpus,
             vga_bios=vga_bios(config),
             option_roms=option_roms(config),
             firmware_variables=config.firmware_variables,
+            virtio=() if self.virtio is None else self.virtio.devices,
             devices=config.devices,
         )
 
@@ -173,6 +212,33 @@ class Machine:
 
     def _timer_armed(self, deadline_ns: int) -> None:
         self.vcpu.shorten(max(0, self.vcpu.work + self._work_until(deadline_ns)))
+
+    def _suspend_line(self, reason: str) -> None:
+        self._suspend = reason
+        self.vcpu.leave()
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call `function` in the guest's thread before it next runs. Any thread: it is how the host's other threads
+        reach devices, which take no locks."""
+        first = not self._calls
+        self._calls.append(function)
+        if first and not self._calling:
+            self.vcpu.stop()
+            if self.on_call is not None:
+                self.on_call()
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether something waits to be called."""
+        return bool(self._calls)
+
+    def _call(self) -> None:
+        self._calling = True  # what these ask for comes next time, when the guest has run
+        try:
+            for _ in range(len(self._calls)):
+                self._calls.popleft()()
+        finally:
+            self._calling = False
 
     # ---- what the vCPU asks of its local APIC ----
 
@@ -237,10 +303,11 @@ class Machine:
         left = slice_work
         resets = self.resets
         while left > 0 and self.outcome is None and self.resets == resets:
-            self._pump_input()
-            self.clock.fire_due()
-            before, started = self.vcpu.work, time.perf_counter_ns()
             try:
+                self._pump_input()
+                self._call()
+                self.clock.fire_due()
+                before, started = self.vcpu.work, time.perf_counter_ns()
                 result = pcpu.run(self.vcpu, self._budget(left))
             except OutOfFrames:  # a device wanted to write to memory that the host cannot supply
                 return _STARVED
@@ -281,6 +348,9 @@ class Machine:
             self._init_requested = False
             self.vcpu.init()
             return _RUNNABLE
+        if self._suspend:
+            reason, self._suspend = self._suspend, ""
+            return Activity(Readiness.SUSPENDED, reason=reason)
         if result.reason is ExitReason.HALT:
             return self._halted()
         if result.reason is ExitReason.MEMORY:
@@ -301,8 +371,8 @@ class Machine:
             return self._finish(Outcome(Ending.HALTED, message="HLT with interrupts disabled"))
         deadline = self.clock.next_deadline_ns()
         if isinstance(self.clock, HostClock):
-            return Activity(Readiness.IDLE, deadline)
-        if self.consoles and self.console.has_input and self.board.uarts[0].room:
+            return _RUNNABLE if self._calls else Activity(Readiness.IDLE, deadline)
+        if self._calls or (self.consoles and self.console.has_input and self.board.uarts[0].room):
             return _RUNNABLE
         if deadline is None:
             return Activity(Readiness.IDLE)
@@ -319,7 +389,7 @@ class Machine:
             activity = self.run_slice(pcpu, slice_work)
             if activity.readiness is Readiness.ENDED:
                 return self.outcome
-            if activity.readiness is Readiness.STARVED:
+            if activity.readiness in (Readiness.STARVED, Readiness.SUSPENDED):
                 return None
             if activity.readiness is Readiness.IDLE:
                 if activity.wake_ns is None:

@@ -11,7 +11,7 @@ LAYERS = (
     {"errors"},
     {"units"},
     {"bus", "memory", "firmware"},
-    {"cpu", "devices", "images"},
+    {"cpu", "devices", "images", "net"},
     {"machine"},
     {"host"},
     {"vnc"},

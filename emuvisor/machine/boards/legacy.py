@@ -133,7 +133,7 @@ class LegacyChips:
         self.firmware_console = DebugConsole(sink=w.on_debug)
         self.debug_exit = DebugExit(on_exit=w.on_exit)
         self.shutdown = ShutdownPort(on_shutdown=w.on_shutdown)
-        self.bios_disk = BiosDisk(w.memory, bios_drives(w.drives))
+        self.bios_disk = BiosDisk(w.memory, bios_drives(w.drives), clock=w.clock, on_suspend=w.on_suspend)
         self.uarts = [
             NS16550A(name=f"COM{n + 1}", clock=w.clock, irq=isa.input(IRQ_COM[n], f"COM{n + 1}"), sink=sink)
             for n, sink in enumerate(w.serial)

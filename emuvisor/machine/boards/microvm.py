@@ -1,5 +1,6 @@
-"""The microvm board: APICs, hardware-reduced ACPI and serial ports; the 8259s, the timer and the clock for kernels that
-want them. No PCI, no display, no keyboard. A kernel finds nothing here to look for or wait for, so it boots fastest.
+"""The microvm board: APICs, hardware-reduced ACPI, serial ports, and virtio by memory-mapped I/O; the 8259s, the timer
+and the clock for kernels that want them. No PCI, no display, no keyboard. A kernel finds nothing here to look for or
+wait for, so it boots fastest.
 
 This file is the machine's I/O map; the addresses of what all PCs have are in legacy.py.
 """
@@ -7,7 +8,7 @@ This file is the machine's I/O map; the addresses of what all PCs have are in le
 from collections.abc import Sequence
 
 from emuvisor.bus.bus import Bus
-from emuvisor.bus.irq import InterruptLine
+from emuvisor.bus.irq import InterruptLine, SharedLine
 from emuvisor.devices import sleep_control
 from emuvisor.devices.apic.apic_bus import ApicBus
 from emuvisor.devices.apic.io_apic import IoApic
@@ -22,13 +23,14 @@ from emuvisor.devices.shutdown import PowerManagementControl, ShutdownPort
 from emuvisor.devices.speaker import SpeakerPort
 from emuvisor.devices.storage.biosdisk import BiosDisk
 from emuvisor.devices.uart import NS16550A
+from emuvisor.devices.virtio.mmio import MMIO_SIZE, VirtioMmio
 from emuvisor.machine.boards import legacy
 from emuvisor.machine.boards.plugins import plug_devices
 from emuvisor.machine.boards.wiring import Wiring, bios_drives
 from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.memory_map import BIOS_END
 from emuvisor.machine.tables.install import table_pieces
-from emuvisor.machine.tables.platform import IsaDevice, Platform, SleepRegisters
+from emuvisor.machine.tables.platform import IsaDevice, Platform, SleepRegisters, VirtioMmioPlace
 
 __all__ = ["MicrovmBoard"]
 
@@ -38,7 +40,11 @@ PM1A_CONTROL = (0x604, 2)
 SLEEP_CONTROL = (0x608, sleep_control.PORT_COUNT)
 IO_APIC = (0xFEC00000, 0x1000)
 LOCAL_APIC = (0xFEE00000, 0x1000)
+VIRTIO = (0xFEB00000, MMIO_SIZE)
+"""The first virtio device; the others follow."""
 
+VIRTIO_PINS = range(16, 24)
+"""I/O APIC pins that no ISA line drives; more devices than pins share them."""
 PIN_TIMER = 2
 """The I/O APIC's pin for IRQ 0."""
 IRQ_CASCADE = 2
@@ -86,7 +92,7 @@ class MicrovmBoard:
         self.power = PowerManagementControl(on_shutdown=w.on_shutdown)
         self.sleep_control = sleep_control.SleepControl(on_shutdown=w.on_shutdown, on_reset=w.on_reset)
         self.shutdown = ShutdownPort(on_shutdown=w.on_shutdown)
-        self.bios_disk = BiosDisk(w.memory, bios_drives(w.drives))
+        self.bios_disk = BiosDisk(w.memory, bios_drives(w.drives), clock=w.clock, on_suspend=w.on_suspend)
         self.uarts = [
             NS16550A(
                 name=f"COM{n + 1}",
@@ -119,8 +125,28 @@ class MicrovmBoard:
         for address, (value, size) in legacy.memory_sizes(w.memory_map).items():
             for i in range(size):
                 self.rtc.set_cmos(address + i, value >> 8 * i & 0xFF)
+        self.virtio = self._add_virtio(w)
         self.user_devices = plug_devices(self, w.devices)
         self.platform = self._platform(w)
+
+    def _add_virtio(self, w: Wiring) -> tuple[VirtioMmioPlace, ...]:
+        """Plug the virtio devices in; returns where they are."""
+        lines = [SharedLine(self.io_apic.lines[pin]) for pin in VIRTIO_PINS]
+        first, length = VIRTIO
+        places = []
+        for number, device in enumerate(w.virtio):
+            which = number % len(lines)
+            transport = VirtioMmio(
+                device=device,
+                memory=w.memory,
+                clock=w.clock,
+                irq=lines[which].input(device.name),
+                on_suspend=w.on_suspend,
+            )
+            place = VirtioMmioPlace(first + number * length, length, VIRTIO_PINS[which])
+            self.mmio.attach(place.address, place.length, transport, width=4)
+            places.append(place)
+        return tuple(places)
 
     def _acknowledge_pic(self) -> int:
         return self.pic.acknowledge()
@@ -152,6 +178,7 @@ class MicrovmBoard:
             local_apic=LOCAL_APIC[0],
             io_apic=IO_APIC[0],
             isa=(*serial, clock),
+            virtio=self.virtio,
             devices=b"".join(device.acpi() for device in self.user_devices if hasattr(device, "acpi")),
         )
 

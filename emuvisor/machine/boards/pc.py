@@ -38,6 +38,7 @@ from emuvisor.devices.reset_control import ResetControl
 from emuvisor.devices.storage.ide.cdrom import CdRom
 from emuvisor.devices.storage.ide.disk import AtaDisk
 from emuvisor.devices.storage.ide.piix_ide import PiixIde
+from emuvisor.devices.virtio.pci import VirtioPci
 from emuvisor.machine.boards import pci_setup
 from emuvisor.machine.boards.legacy import (
     COM,
@@ -94,6 +95,7 @@ ISA_BRIDGE = (1, 0)
 IDE = (1, 1)
 POWER_MANAGEMENT = (1, 3)
 DISPLAY = (2, 0)
+FIRST_VIRTIO_SLOT = 3
 
 # Interrupt lines
 IRQ_FLOPPY = 6
@@ -135,6 +137,7 @@ BOOT_FAIL_FILE = "etc/boot-fail-wait"
 STAY = b"\xff\xff\xff\xff"
 """When nothing boots, SeaBIOS stops; without the file it tries again after a minute, which idle guests skip."""
 IDE_PATH = "/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"
+VIRTIO_DISK_PATH = "/pci@i0cf8/scsi@{slot:x}/disk@0,0"
 FLOPPY_PATH = "/pci@i0cf8/isa@1/fdc@03f0/floppy@{unit}"
 
 IDE_SERIAL = "EMUVISOR{}"
@@ -143,12 +146,14 @@ IDE_SERIAL = "EMUVISOR{}"
 
 def _is_at_ide(drive: Drive) -> bool:
     """Whether it hangs at the IDE controller; there is no hard disk without its medium."""
+    if drive.bus != "ide":
+        return False
     return drive.kind == "cdrom" or (drive.kind == "disk" and drive.image is not None)
 
 
 def _boot_paths(drives: Sequence[Drive]) -> list[str]:
     """The Open Firmware device paths of `drives`, whose places on their controllers follow from their order."""
-    floppies, ide = count(), count()
+    floppies, ide, virtio = count(), count(), count(FIRST_VIRTIO_SLOT)
     paths = []
     for drive in drives:
         if drive.kind == "floppy":
@@ -156,6 +161,8 @@ def _boot_paths(drives: Sequence[Drive]) -> list[str]:
         elif _is_at_ide(drive):
             channel, unit = divmod(next(ide), 2)
             paths.append(IDE_PATH.format(channel=channel, unit=unit))
+        elif drive.bus == "virtio":
+            paths.append(VIRTIO_DISK_PATH.format(slot=next(virtio)))
     return paths
 
 
@@ -179,6 +186,7 @@ class PcBoard:
         self._add_power(w)
         self._add_ide(w)
         self._add_display(w)
+        self._add_virtio(w)
         self._add_firmware_interfaces(w)
         self.user_devices = plug_devices(self, w.devices)
         self._platform = self._describe(w)
@@ -290,7 +298,9 @@ class PcBoard:
         for number, drive in enumerate(filter(_is_at_ide, w.drives)):
             serial = IDE_SERIAL.format(number)
             if drive.kind == "disk" and drive.image is not None:
-                drives.append(AtaDisk(disk=drive.image, serial=serial))
+                drives.append(
+                    AtaDisk(disk=drive.image, serial=serial, clock=w.clock, on_suspend=w.on_suspend)
+                )
             else:
                 drives.append(CdRom(disc=drive.image, serial=serial))
         primary, secondary = (self.isa.input(irq, f"IDE {n}") for n, irq in enumerate(IRQ_IDE))
@@ -305,6 +315,11 @@ class PcBoard:
         self.ports.attach(*VBE, self.display.vbe, width=2)
         self.mmio.attach(*VGA_WINDOW, self.display.window)
         self.pci.plug(VgaFunction(vga=self.display, vram=vram, rom=w.vga_bios), *DISPLAY)
+
+    def _add_virtio(self, w: Wiring) -> None:
+        for slot, device in enumerate(w.virtio, FIRST_VIRTIO_SLOT):
+            function = VirtioPci(device=device, memory=w.memory, clock=w.clock, on_suspend=w.on_suspend)
+            self.pci.plug(function, slot)
 
     def _add_firmware_interfaces(self, w: Wiring) -> None:
         self.pvpanic = PvPanic(on_panic=lambda _event: w.on_panic())

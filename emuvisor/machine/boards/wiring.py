@@ -11,7 +11,7 @@ from emuvisor.bus.clock import Clock
 from emuvisor.devices.keyboard import Keyboard
 from emuvisor.devices.storage.blockdevice import BlockDevice
 from emuvisor.devices.uart import NS16550A
-from emuvisor.machine.choices import DiskKind
+from emuvisor.machine.choices import DiskBus, DiskKind
 from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.memory_map import MemoryMap
 from emuvisor.memory import GuestMemory
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from emuvisor.devices.apic.local_apic import LocalApic
     from emuvisor.devices.display.vga import Vga
     from emuvisor.devices.mouse import Mouse
+    from emuvisor.devices.virtio.device import VirtioDevice
 
 __all__ = ["Board", "Drive", "Wiring", "bios_drives"]
 
@@ -34,6 +35,7 @@ class Drive:
 
     kind: DiskKind
     image: BlockDevice | None
+    bus: DiskBus = "ide"
 
 
 def bios_drives(drives: Sequence[Drive]) -> dict[int, BlockDevice]:
@@ -68,6 +70,8 @@ class Wiring:
     """INIT to the processor, from the local APIC."""
     on_panic: Callable[[], None]
     """The guest's kernel says by pvpanic that it has crashed."""
+    on_suspend: Callable[[str], None]
+    """A device cannot go on, for the reason given: the host pauses the guest."""
     vcpus: int = 1
     vga_bios: bytes | None = None
     """The display's expansion ROM; without one the display comes up in text mode 3."""
@@ -75,6 +79,8 @@ class Wiring:
     """Further ROMs for the firmware to run, by name."""
     firmware_variables: Path | None = None
     """The file for UEFI variables; without one they live as long as the machine."""
+    virtio: "Sequence[VirtioDevice]" = ()
+    """The drives at virtio come first, in their order."""
     devices: Sequence[str] = field(default_factory=tuple)
     """Devices of the user's, as "module:Class" or by the name of an entry point."""
 

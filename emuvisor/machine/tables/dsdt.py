@@ -6,6 +6,7 @@ r"""The DSDT of a platform: devices that cannot be found by looking, PCI interru
             ISA               PIIX3 with its routing registers; the ISA devices
         LNKA .. LNKD          PIRQA to PIRQD
         HPET
+        VR00 ..               virtio devices by memory-mapped I/O
         user devices
 
 Without PCI the ISA devices are in \_SB.
@@ -35,13 +36,14 @@ from emuvisor.machine.tables.aml import (
     store,
     string,
 )
-from emuvisor.machine.tables.platform import IsaDevice, Pci, Platform
+from emuvisor.machine.tables.platform import IsaDevice, Pci, Platform, VirtioMmioPlace
 
 __all__ = ["dsdt"]
 
 PCI_ROOT = "PNP0A03"
 PCI_LINK = "PNP0C0F"
 HPET = "PNP0103"
+VIRTIO_MMIO = "LNRO0005"
 EISA_ID_LENGTH = 7
 
 CONFIG_MECHANISM = (0xCF8, 8)
@@ -78,7 +80,8 @@ def dsdt(platform: Platform) -> bytes:
     hpet = b"" if platform.hpet is None else _hpet(platform.hpet)
     sleep_type = integer(platform.power.s5)
     s5 = name("_S5", package(sleep_type, sleep_type, integer(0), integer(0)))
-    return scope("\\_SB", root, hpet, platform.devices) + s5
+    virtio = b"".join(_virtio(number, place) for number, place in enumerate(platform.virtio))
+    return scope("\\_SB", root, hpet, virtio, platform.devices) + s5
 
 
 def _isa_device(isa: IsaDevice) -> bytes:
@@ -104,6 +107,21 @@ def _hpet(address: int) -> bytes:
         name("_HID", eisa_id(HPET)),
         name("_UID", integer(0)),
         name("_CRS", resources.template(resources.memory32_fixed(address, HPET_SIZE))),
+    )
+
+
+def _virtio(number: int, place: VirtioMmioPlace) -> bytes:
+    """A virtio device that no bus announces; the identifier is what Linux and QEMU agreed on."""
+    return device(
+        f"VR{number:02X}",
+        name("_HID", string(VIRTIO_MMIO)),
+        name("_UID", integer(number)),
+        name(
+            "_CRS",
+            resources.template(
+                resources.memory32_fixed(place.address, place.length), resources.interrupt(place.pin)
+            ),
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from emuvisor.devices.acpi_pm import ACPI_DISABLE, ACPI_ENABLE
 from emuvisor.machine.memory_map import MMIO_HOLE_START, MemoryMap
 
-__all__ = ["IsaDevice", "Pci", "Platform", "PowerBlock", "SleepRegisters"]
+__all__ = ["IsaDevice", "Pci", "Platform", "PowerBlock", "SleepRegisters", "VirtioMmioPlace"]
 
 ISA_VIDEO_MEMORY = (0xA0000, 0xBFFFF)
 PCI_HOLE_32 = (MMIO_HOLE_START, 0xFEBFFFFF)
@@ -27,6 +27,15 @@ class IsaDevice:
     irq: int | None = None
     dma: int | None = None
     uid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtioMmioPlace:
+    """Where a virtio device's registers are, and the I/O APIC pin that it drives."""
+
+    address: int
+    length: int
+    pin: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,7 @@ class Platform:
     vga: bool = False
     rtc: bool = True
     isa: tuple[IsaDevice, ...] = ()
+    virtio: tuple[VirtioMmioPlace, ...] = ()
     devices: bytes = b""
 
     @property

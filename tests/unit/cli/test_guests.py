@@ -9,7 +9,15 @@ from emuvisor.cli.entry import build_parser
 from emuvisor.errors import EmuvisorError
 from emuvisor.images import cache
 from emuvisor.images.cache import Recipe
-from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig, KernelConfig
+from emuvisor.machine.config import (
+    DiskConfig,
+    FlatConfig,
+    GuestConfig,
+    KernelConfig,
+    NicConfig,
+    ShareConfig,
+)
+from emuvisor.net.config import NetworkConfig
 from emuvisor.units import GIB, MIB
 
 
@@ -59,6 +67,44 @@ def test_a_disk_alone_boots_through_the_bios() -> None:
 
 def test_a_bios_of_ones_own() -> None:
     assert configs("--firmware", "bios.bin")[0].firmware == Path("bios.bin")
+
+
+def test_virtio_devices() -> None:
+    (config,) = configs(
+        *("--kernel", "vmlinuz", "--disk", "a.qcow2,format=qcow2,queues=2", "--disk", "b.img,bus=ide"),
+        *("--disk", "c.iso,cdrom", "--disk-bus", "virtio", "--ring", "packed", "--rng", "--balloon"),
+        *("--nic", "user,forward=tcp:8080:80,forward=udp:53:53", "--nic", "lab,mac=52:54:00:00:00:01"),
+        *("--share", "docs,docs", "--share", "out,out,writable", "--vsock", "3"),
+        *("--console-port", "log", "--input", "tablet"),
+    )
+    assert config == GuestConfig(
+        clock="host",
+        kernel=KernelConfig(Path("vmlinuz")),
+        disks=(
+            DiskConfig(Path("a.qcow2"), format="qcow2", queues=2, bus="virtio"),
+            DiskConfig(Path("b.img"), bus="ide"),
+            DiskConfig(Path("c.iso"), kind="cdrom"),
+        ),
+        nics=(
+            NicConfig("user", forwards=("tcp:8080:80", "udp:53:53")),
+            NicConfig("lab", "52:54:00:00:00:01"),
+        ),
+        shares=(ShareConfig(Path("docs"), "docs"), ShareConfig(Path("out"), "out", readonly=False)),
+        rng=True,
+        balloon=True,
+        vsock=3,
+        console_ports=("log",),
+        input=("tablet",),
+        ring="packed",
+    )
+
+
+def test_networks_that_only_cards_name_lead_nowhere(tmp_path: Path) -> None:
+    (config,) = configs("--kernel", "k", "--nic", "user", "--nic", "lab", "--nic", "out", "--nic", "lab")
+    assert guests.networks(None, [config]) == [NetworkConfig("lab"), NetworkConfig("out")]
+    file = tmp_path / "networks.toml"
+    file.write_text('[[networks]]\nname = "out"\nuplink = "user"\n')
+    assert guests.networks(file, [config]) == [NetworkConfig("out", uplink="user"), NetworkConfig("lab")]
 
 
 def test_drives_of_every_kind() -> None:

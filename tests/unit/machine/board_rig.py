@@ -58,6 +58,7 @@ class BoardRig:
                 on_nmi=lambda: self.log.append(("nmi", None)),
                 on_init=lambda: self.log.append(("init", None)),
                 on_panic=lambda: self.log.append(("panic", None)),
+                on_suspend=lambda reason: self.log.append(("suspend", reason)),
                 **wiring,
             )
         )

@@ -1,3 +1,4 @@
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from emuvisor.machine.config import (
     NicConfig,
     ShareConfig,
 )
-from emuvisor.machine.config_file import from_mapping, load_config
+from emuvisor.machine.config_file import from_mapping, load_config, load_networks
+from emuvisor.net.config import NetworkConfig
+from emuvisor.net.forward import Forward
 
 KERNEL = {"kernel": {"path": "vmlinuz"}}
 
@@ -180,6 +183,8 @@ def test_other_boot_sources():
          "nics.mac: '52:54:00:00:00' is not six pairs of hexadecimal digits with ':'"),
         ({**KERNEL, "nics": [{"mac": "01:00:5e:00:00:01"}]},
          "nics.mac: 01:00:5e:00:00:01 is a group's address, not a card's"),
+        ({**KERNEL, "nics": [{"forwards": ["tcp:80"]}]},
+         "forward 'tcp:80' is not of the form PROTOCOL:[HOST-ADDRESS:]HOST-PORT:[GUEST:]GUEST-PORT, such as tcp:8080:80"),
         ({**KERNEL, "shares": [{"path": "d"}]}, "shares[0].tag is missing"),
         ({**KERNEL, "shares": [{"path": "d", "tag": "t" * 37}]}, f"shares.tag: '{'t' * 37}' is not 1 to 36 bytes"),
         ({**KERNEL, "shares": [{"path": "d", "tag": "t"}] * 2}, "shares.tag: 't' is there twice"),
@@ -255,3 +260,72 @@ def test_any_mapping_is_read_or_refused_by_name(data):
 
 def test_number_too_long_to_print():
     assert refused({**KERNEL, "vcpus": 16**5000}).startswith("guest.toml: Exceeds the limit")
+
+
+NETWORKS = """
+    [[networks]]
+    name = "lab"
+
+    [[networks]]
+    name = "out"
+    uplink = "user"
+    subnet = "192.168.7.0/24"
+    subnet6 = "none"
+    forwards = ["tcp:8080:web:80"]
+    names = { server = "192.168.7.2" }
+    anti_spoofing = false
+    mtu = 9000
+    restrict = true
+    host_loopback = true
+    bootfile = "http://192.168.7.2/boot.ipxe"
+
+    [[networks]]
+    name = "wide"
+    uplink = "tap:tap0"
+    subnet6 = "fd00:1::/64"
+"""
+
+
+def test_networks_from_toml(tmp_path):
+    (tmp_path / "networks.toml").write_text(NETWORKS)
+    assert load_networks(tmp_path / "networks.toml") == [
+        NetworkConfig("lab"),
+        NetworkConfig(
+            "out",
+            uplink="user",
+            subnet=IPv4Network("192.168.7.0/24"),
+            subnet6=None,
+            forwards=(Forward("tcp", 8080, 80, guest="web"),),
+            names={"server": IPv4Address("192.168.7.2")},
+            anti_spoofing=False,
+            mtu=9000,
+            restrict=True,
+            host_loopback=True,
+            bootfile="http://192.168.7.2/boot.ipxe",
+        ),
+        NetworkConfig("wide", uplink="tap:tap0", subnet6=IPv6Network("fd00:1::/64")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("network = 1", "unknown key 'network' in the top-level table; did you mean 'networks'?"),
+        ("[[networks]]", "networks[0].name is missing"),
+        ('[[networks]]\nname = "a"\nsubnet = "10.0.0.0"', "network.subnet: 10.0.0.0/32 has a prefix length outside 8 to 27"),
+        ('[[networks]]\nname = "a"\nsubnet = "ten"',
+         "networks[0].subnet: 'ten' is not an IPv4 subnet, such as 10.0.2.0/24"),
+        ('[[networks]]\nname = "a"\nsubnet6 = "ten"',
+         "networks[0].subnet6: 'ten' is not an IPv6 subnet, such as fec0::/64, or \"none\""),
+        ('[[networks]]\nname = "a"\nuplink = "user"\nnames = { b = "c" }',
+         "networks[0].names.b: 'c' is not an IP address"),
+        ('[[networks]]\nname = "a"\nforwards = ["icmp:1:1"]',
+         "forward icmp:127.0.0.1:1:1: 'icmp' is not one of tcp, udp"),
+    ],
+)  # fmt: skip
+def test_refused_networks(text, message, tmp_path):
+    path = tmp_path / "networks.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_networks(path)
+    assert str(error.value) == f"{path}: {message}"

@@ -8,11 +8,11 @@ import keystone
 import pytest
 
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.errors import ImageError
+from emuvisor.errors import ImageError, OutOfFrames
 from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig
 from emuvisor.machine.loaders.flat import FlatMode
 from emuvisor.machine.machine import Activity, Machine, Readiness
-from emuvisor.machine.outcome import Ending
+from emuvisor.machine.outcome import Ending, Outcome
 from emuvisor.memory import FramePool
 from emuvisor.units import KIB, MIB, PAGE_SIZE
 
@@ -244,6 +244,76 @@ def test_input_wakes(clock: str, build: Build) -> None:
     assert run(machine) is None
     machine.console.feed(b"!")
     assert run(machine) is Ending.POWER_OFF
+
+
+@pytest.mark.parametrize("clock", ["virtual", "host"])
+def test_a_call_from_elsewhere_is_made_between_two_runs(clock: str, build: Build) -> None:
+    machine = build(IDLE, clock=clock)
+    woken: list[str] = []
+    machine.on_call = lambda: woken.append("woken")
+    machine.call_soon(lambda: woken.append("first"))
+    machine.call_soon(lambda: machine._end(Outcome(Ending.POWER_OFF)))
+    assert (woken, machine.has_calls) == (["woken"], True)
+    assert run(machine) is Ending.POWER_OFF
+    assert (woken, machine.has_calls) == (["woken", "first"], False)
+
+
+def test_a_call_that_asks_for_another_does_not_hold_the_guest(build: Build) -> None:
+    machine = build("inc dword ptr [0x7000]; a: jmp a")
+    calls: list[int] = []
+
+    def again() -> None:
+        calls.append(number(machine, DATA, 4))
+        machine.call_soon(again)
+
+    machine.call_soon(again)
+    pcpu = Pcpu(machine.memory.pool, machine.model)
+    for _ in range(3):
+        assert machine.run_slice(pcpu, SLICE) == Activity(Readiness.RUNNABLE)
+    assert calls[0] == 0
+    assert calls[-1] == 1
+
+
+class Failing:
+    """A device at port 300h: a write of `reason` asks for the guest to be suspended."""
+
+    name = "failing"
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def read(self, offset: int, size: int) -> int:
+        return 0
+
+    def write(self, offset: int, value: int, size: int) -> None:
+        self.machine._wiring().on_suspend("the disk is full")
+
+    def reset(self) -> None:
+        pass
+
+
+def test_a_device_suspends_the_guest(build: Build) -> None:
+    machine = build("mov dx, 0x300; out dx, al; jmp go; go:" + POWER_OFF)
+    machine.board.ports.attach(0x300, 1, Failing(machine))
+    pcpu = Pcpu(machine.memory.pool, machine.model)
+    assert machine.run_slice(pcpu, SLICE) == Activity(Readiness.SUSPENDED, reason="the disk is full")
+    assert machine.run(pcpu, seconds=PATIENCE_S) == Outcome(Ending.POWER_OFF)
+
+
+def test_a_run_ends_where_a_device_suspends(build: Build) -> None:
+    machine = build("mov dx, 0x300; out dx, al; jmp go; go:" + POWER_OFF)
+    machine.board.ports.attach(0x300, 1, Failing(machine))
+    assert run(machine) is None
+    assert machine.outcome is None
+
+
+def test_a_timer_that_finds_no_frame_starves_the_guest(build: Build) -> None:
+    def fail(_deadline_ns: int) -> None:
+        raise OutOfFrames("all frames are taken")
+
+    machine = build(IDLE)
+    machine.clock.timer(fail).arm(0)
+    assert machine.run_slice(Pcpu(machine.memory.pool, machine.model), SLICE) == Activity(Readiness.STARVED)
 
 
 def test_a_run_of_no_time(build: Build) -> None:

@@ -45,6 +45,7 @@ class Bench:
                 on_nmi=lambda: self.log.append("nmi"),
                 on_init=lambda: self.log.append("init"),
                 on_panic=lambda: self.log.append("panic"),
+                on_suspend=self.log.append,
                 **wiring,
             )
         )
