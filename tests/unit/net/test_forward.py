@@ -44,7 +44,8 @@ SYNTAX = "PROTOCOL:[HOST-ADDRESS:]HOST-PORT:[GUEST:]GUEST-PORT"
     [
         ("", f"forward '' is not of the form {SYNTAX}, such as tcp:8080:80"),
         ("tcp:80", f"forward 'tcp:80' is not of the form {SYNTAX}, such as tcp:8080:80"),
-        ("tcp:::1:80:80", "forward 'tcp:::1:80:80': '' is no IP address of the host"),
+        ("tcp:::1:80:80", f"forward 'tcp:::1:80:80' is not of the form {SYNTAX}, such as tcp:8080:80"),
+        ("tcp::80:80", "forward 'tcp::80:80': '' is no IP address of the host"),
         ("tcp:[::1:80:80", f"forward 'tcp:[::1:80:80' is not of the form {SYNTAX}, such as tcp:8080:80"),
         ("tcp:1:2:3:4:5", f"forward 'tcp:1:2:3:4:5' is not of the form {SYNTAX}, such as tcp:8080:80"),
         (
