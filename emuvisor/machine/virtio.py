@@ -2,7 +2,6 @@
 boot disks is that of the configuration."""
 
 import os
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -70,9 +69,8 @@ def make_virtio(
     if config.console_ports:
         made.devices.append(_console(config, made.ports, call_soon))
     if config.rng:
-        virtual = isinstance(clock, VirtualClock)
-        source = random.Random(f"{RNG_SEED}/{config.name}").randbytes if virtual else os.urandom
-        made.devices.append(Rng(name="virtio-rng", source=source))
+        source = None if isinstance(clock, VirtualClock) else os.urandom
+        made.devices.append(Rng(name="virtio-rng", source=source, seed=f"{RNG_SEED}/{config.name}"))
     if config.balloon:
         made.balloon = Balloon(name="virtio-balloon", memory=memory)
         made.devices.append(made.balloon)
