@@ -4,8 +4,8 @@ from pathlib import Path
 
 from emuvisor.devices.storage.blockdevice import BlockDevice
 from emuvisor.devices.storage.cdimage import CdImage
+from emuvisor.devices.storage.formats import open_image
 from emuvisor.devices.storage.overlay import OverlayDisk, TemporaryOverlay
-from emuvisor.devices.storage.rawdisk import RawDisk
 from emuvisor.machine.config import DiskConfig
 
 __all__ = ["open_disk"]
@@ -18,7 +18,7 @@ def open_disk(disk: DiskConfig) -> BlockDevice:
     """
     if disk.kind == "cdrom":
         return CdImage(disk.path)
-    base = RawDisk(disk.path, disk.readonly or disk.overlay is not None)
+    base = open_image(disk.path, disk.format, read_only=disk.readonly or disk.overlay is not None)
     if disk.overlay is None:
         return base
     try:
