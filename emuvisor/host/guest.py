@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from emuvisor.errors import UsageError
@@ -319,6 +320,10 @@ class Guest:
             slices=self.slices,
             frames=machine.memory.census(),
             exits=machine.vcpu.counters(),
+            disks=[
+                asdict(disk.statistics) for disk in ([] if machine.virtio is None else machine.virtio.disks)
+            ],
+            nics=[asdict(port.statistics) for port in self.nics],
             console_bytes=sum(console.written for console in machine.consoles),
             last_line=machine.console.last_line if machine.consoles else "",
         )

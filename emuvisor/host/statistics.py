@@ -26,6 +26,10 @@ class GuestStatistics:
     """Guest frames by state."""
     exits: dict[str, int]
     """VM exits and other events by kind."""
+    disks: list[dict[str, Any]]
+    """What each disk at virtio did."""
+    nics: list[dict[str, Any]]
+    """What passed each network card, and what was dropped, by reason."""
     console_bytes: int
     last_line: str
 

@@ -1,5 +1,6 @@
 """A host's networks: cards are connected while their guest exists, and everything goes with it."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,5 +158,8 @@ def test_a_guest_that_cannot_be_made_is_not_connected(tmp_path: Path) -> None:
         made = host.create(replace(config, devices=()))
         assert [port.name for port in network.ports] == ["a"]
         assert made.forwards == []
+        statistics = made.statistics()
+        assert [nic["sent_frames"] for nic in statistics.nics] == [0]
+        json.dumps(statistics.as_dict())
         made.delete()
         assert network.ports == ()
