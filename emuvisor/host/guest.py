@@ -127,11 +127,14 @@ class Guest:
 
     def delete(self) -> int:
         """Remove it and give its memory back; returns how many frames became free."""
-        with self._operating, self.host.lock:
-            if self.state is GuestState.GONE:
-                return 0
-            self.host.take_off(self)
-            return self.host.forget(self)
+        with self._operating:
+            with self.host.lock:
+                if self.state is GuestState.GONE:
+                    return 0
+                self.host.take_off(self)
+                freed = self.host.forget(self)
+            self.host.networks.disconnect(self.name)  # its uplink's thread may be waiting for the host's lock
+            return freed
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it does not run any more. False when `timeout_s` passed first."""
@@ -244,8 +247,7 @@ class Guest:
     @property
     def forwards(self) -> list[Forward]:
         """Ports of the host's that lead to it, with the numbers that they really have."""
-        with self.host.lock:
-            return self.host.networks.forwards(self.name)
+        return self.host.networks.forwards(self.name)
 
     # ---- screen, keys, mouse, buttons ----
 

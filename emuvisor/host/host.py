@@ -66,6 +66,8 @@ class Host:
         """Guards everything here and in the guests."""
         self.changed = threading.Condition(self.lock)
         """Notified when a guest's state changes or it left a pCPU that somebody wants it off."""
+        self._making = threading.Lock()
+        """One guest is made at a time."""
         self._work = threading.Condition(self.lock)
         """Notified when a guest enters a run queue."""
         self._queue = RunQueue(pcpus)
@@ -88,18 +90,21 @@ class Host:
         Raises UsageError when its name is taken or a network is not there, ConfigError and ImageError for what it is
         made of.
         """
-        with self.lock:
-            if config.name in self.guests:
-                raise UsageError(f"there is a guest {config.name!r} already")
+        with self._making:
+            with self.lock:
+                if config.name in self.guests:
+                    raise UsageError(f"there is a guest {config.name!r} already")
+            # Without the host's lock, which an uplink's thread may be waiting for: it wakes guests.
             ports = self.networks.connect(config)
             try:
                 guest = Guest(self, config, ports)
             except BaseException:
                 self.networks.disconnect(config.name)
                 raise
-            self.guests[config.name] = guest
-            for image in guest.machine.images:
-                self.disks.add(image)
+            with self.lock:
+                self.guests[config.name] = guest
+                for image in guest.machine.images:
+                    self.disks.add(image)
             return guest
 
     def close(self) -> None:
@@ -112,16 +117,18 @@ class Host:
             self._work.notify_all()
         for thread in self._threads:
             thread.join()
+        guests = list(self.guests.values())
         with self.lock:
-            for guest in list(self.guests.values()):
+            for guest in guests:
                 self.forget(guest)
-            self.networks.close()
+        for guest in guests:
+            self.networks.disconnect(guest.name)
+        self.networks.close()
 
     def add_network(self, config: NetworkConfig) -> Network:
         """A virtual network that guests' cards can name. Raises UsageError when its name is taken, HostError when it
         cannot have its uplink."""
-        with self.lock:
-            return self.networks.add(config)
+        return self.networks.add(config)
 
     # ---- for Guest: all under the lock ----
 
@@ -182,12 +189,11 @@ class Host:
             self._enqueue(guest)
 
     def forget(self, guest: Guest) -> int:
-        """Remove it from the host; returns the frames that became free."""
+        """Remove it from the host, but for its cables; returns the frames that became free."""
         free = self.pool.free
         for image in guest.machine.images:
             self.disks.remove(image)
         guest.machine.close()
-        self.networks.disconnect(guest.name)
         self.guests.pop(guest.name, None)
         self.set_state(guest, GuestState.GONE, "deleted")
         return self.pool.free - free

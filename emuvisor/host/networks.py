@@ -1,5 +1,6 @@
 """A host's virtual networks: which there are, who is connected to them, and their ways out."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -41,9 +42,13 @@ class _Cables:
 
 class Networks:
     """The networks by name. A guest's cards are connected as long as the guest exists; a card on the network "user"
-    gets a network of its own, which goes with the guest."""
+    gets a network of its own, which goes with the guest.
+
+    Any thread but those of uplinks, which are waited for, and without the host's lock, which they may be waiting for.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._wired: dict[str, _Wired] = {}
         self._cables: dict[str, _Cables] = {}
 
@@ -59,26 +64,30 @@ class Networks:
 
     def add(self, config: NetworkConfig) -> Network:
         """A network by `config`. Raises UsageError when its name is taken, HostError when its uplink cannot be."""
-        if config.name in self._wired or config.name == USER_NETWORK:
-            raise UsageError(f"there is a network {config.name!r} already")
-        wired = _Wired(Network(config), _uplink(config))
-        if wired.uplink is not None:
-            port = wired.network.port(UPLINK_PORT, wired.uplink.mac, trusted=True)
-            wired.uplink.start(port)
-        self._wired[config.name] = wired
-        return wired.network
+        with self._lock:
+            if config.name in self._wired or config.name == USER_NETWORK:
+                raise UsageError(f"there is a network {config.name!r} already")
+            wired = _Wired(Network(config), _uplink(config))
+            if wired.uplink is not None:
+                port = wired.network.port(UPLINK_PORT, wired.uplink.mac, trusted=True)
+                wired.uplink.start(port)
+            self._wired[config.name] = wired
+            return wired.network
 
     def connect(self, guest: GuestConfig) -> list[Port]:
         """A port for each of the guest's cards. Raises UsageError for a network that does not exist, or has not the
         uplink that a card's forwards need, HostError for a host's port that is taken; then nothing is connected."""
-        cables = self._cables[guest.name] = _Cables()
-        try:
-            for number, nic in enumerate(guest.nics):
-                self._plug(cables, guest, number, nic)
-        except BaseException:
-            self.disconnect(guest.name)
-            raise
-        return [port for port, _ in cables.plugged]
+        with self._lock:
+            if guest.name in self._cables:
+                raise UsageError(f"guest {guest.name!r} is connected already")
+            cables = self._cables[guest.name] = _Cables()
+            try:
+                for number, nic in enumerate(guest.nics):
+                    self._plug(cables, guest, number, nic)
+            except BaseException:
+                self.disconnect(guest.name)
+                raise
+            return [port for port, _ in cables.plugged]
 
     def _plug(self, cables: _Cables, guest: GuestConfig, number: int, nic: NicConfig) -> None:
         name = nic.network
@@ -110,26 +119,29 @@ class Networks:
 
     def disconnect(self, guest: str) -> None:
         """Pull the guest's cables."""
-        cables = self._cables.pop(guest, _Cables())
-        for owner, forward in cables.forwards:
-            owner.remove_forward(forward)
-        for port, uplink in cables.plugged:
-            if uplink is not None:
-                uplink.left(port.name, port)
-            port.close()
-        for name in cables.own:
-            self.remove(name)
+        with self._lock:
+            cables = self._cables.pop(guest, _Cables())
+            for owner, forward in cables.forwards:
+                owner.remove_forward(forward)
+            for port, uplink in cables.plugged:
+                if uplink is not None:
+                    uplink.left(port.name, port)
+                port.close()
+            for name in cables.own:
+                self.remove(name)
 
     def remove(self, name: str) -> None:
         """Delete a network; cards on it find nobody any more."""
-        wired = self._wired.pop(name)
-        if wired.uplink is not None:
-            wired.uplink.close()
+        with self._lock:
+            wired = self._wired.pop(name)
+            if wired.uplink is not None:
+                wired.uplink.close()
 
     def close(self) -> None:
         """Delete all networks."""
-        for name in list(self._wired):
-            self.remove(name)
+        with self._lock:
+            for name in list(self._wired):
+                self.remove(name)
 
 
 def _uplink(config: NetworkConfig) -> Uplink | None:

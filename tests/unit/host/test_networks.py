@@ -1,6 +1,7 @@
 """A host's networks: cards are connected while their guest exists, and everything goes with it."""
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from emuvisor.net.port import Port
 from emuvisor.units import MIB
 
 FREE_PORT = 49152
+PATIENCE_S = 10
 
 
 class FakeUplink:
@@ -146,6 +148,39 @@ def test_a_port_of_the_host_that_is_taken(uplinks: list[FakeUplink]) -> None:
         "left web",
         "close",
     ]
+
+
+def test_a_guest_is_connected_once(plain: Networks) -> None:
+    plain.connect(guest("a"))
+    with pytest.raises(UsageError) as error:
+        plain.connect(guest("a"))
+    assert str(error.value) == "guest 'a' is connected already"
+
+
+def test_uplinks_are_waited_for_without_the_hosts_lock(
+    uplinks: list[FakeUplink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their threads wake guests, which takes it."""
+    got: list[bool] = []
+    with Host(8 * MIB) as host:
+
+        def take_the_lock(*_: object) -> None:
+            def take() -> None:
+                got.append(host.lock.acquire(timeout=PATIENCE_S))
+                if got[-1]:
+                    host.lock.release()
+
+            thread = threading.Thread(target=take)
+            thread.start()
+            thread.join()
+
+        for method in ("start", "joined", "left", "close"):
+            monkeypatch.setattr(FakeUplink, method, take_the_lock)
+        host.add_network(NetworkConfig("out", uplink="user"))
+        config = replace(guest("a", NicConfig("out"), NicConfig("user")), memory=MIB)
+        host.create(config).delete()
+        host.create(config)
+    assert got == [True] * (1 + 3 + 3 + 3 + 3 + 1)
 
 
 def test_a_guest_that_cannot_be_made_is_not_connected(tmp_path: Path) -> None:
