@@ -82,7 +82,7 @@ class Guest:
             try:
                 self.machine.boot()  # without the host's lock: reading an image must not stop the others
             except BaseException:
-                self.machine.memory.reset()
+                self.machine.switch_off()
                 raise
             with self.host.lock:
                 self.outcome = None
@@ -109,7 +109,7 @@ class Guest:
             require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "stop")
             self.host.take_off(self)
             if self.state in (GuestState.RUNNING, GuestState.PAUSED):
-                self.machine.memory.reset()
+                self.machine.switch_off()
                 self.host.set_state(self, GuestState.DEFINED, "stopped")
 
     def reset(self) -> None:

@@ -291,8 +291,18 @@ class Machine:
         if self.on_reset is not None:
             self.on_reset()
 
+    def switch_off(self) -> None:
+        """Pull the plug: memory is empty, and whoever talks to the guest through a device hears that it is gone."""
+        self.memory.reset()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for device in () if self.virtio is None else self.virtio.devices:
+            device.reset()
+
     def close(self) -> None:
         """Give memory and files back."""
+        self._hang_up()
         self.memory.close()
         self._disks.close()
 

@@ -211,6 +211,17 @@ def test_until_is_awaited_again_after_a_reset(build: Build) -> None:
     assert machine.console.text == "AA"
 
 
+@pytest.mark.parametrize("act", ["switch_off", "close"])
+def test_whoever_talks_to_the_guest_hears_that_it_is_gone(act: str, build: Build) -> None:
+    machine = build(IDLE, vsock=3)
+    assert machine.virtio is not None
+    assert machine.virtio.vsock is not None
+    hung_up: list[str] = []
+    machine.virtio.vsock.quiesced = lambda: hung_up.append("quiesced")  # type: ignore[method-assign]
+    getattr(machine, act)()
+    assert hung_up == ["quiesced"]
+
+
 # ---- runs ----
 
 
