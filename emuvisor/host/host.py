@@ -68,8 +68,12 @@ class Host:
         """Notified when a guest's state changes or it left a pCPU that somebody wants it off."""
         self._making = threading.Lock()
         """One guest is made at a time."""
-        self._work = threading.Condition(self.lock)
-        """Notified when a guest enters a run queue."""
+        self._work = [threading.Condition(self.lock) for _ in range(pcpus)]
+        """Each pCPU's: notified when a guest has entered a run queue that this one should see to."""
+        self._waiting: set[int] = set()
+        """pCPUs that sleep."""
+        self._coming: set[int] = set()
+        """pCPUs that will look for a guest in a moment: they have been woken, or a slice of theirs ends."""
         self._queue = RunQueue(pcpus)
         self._idle: set[str] = set()
         self._threads: list[threading.Thread] = []
@@ -114,7 +118,8 @@ class Host:
             self._closed.set()
             for guest in self.guests.values():
                 guest.machine.vcpu.stop()
-            self._work.notify_all()
+            for work in self._work:
+                work.notify_all()
         for thread in self._threads:
             thread.join()
         guests = list(self.guests.values())
@@ -161,8 +166,14 @@ class Host:
         guest.wake_at = None
         guest.queued_at = time.perf_counter_ns()
         self._idle.discard(guest.name)
-        self._queue.add(guest.name, guest.pcpu)
-        self._work.notify()
+        pcpu = self._queue.add(guest.name, guest.pcpu)
+        if pcpu not in self._waiting:
+            if not self._waiting or len(self._queue) <= len(self._coming):
+                return
+            pcpu = min(self._waiting)
+        self._waiting.remove(pcpu)
+        self._coming.add(pcpu)
+        self._work[pcpu].notify()
 
     def take_off(self, guest: Guest) -> None:
         """Out of the queues, and off its pCPU if it is on one."""
@@ -202,7 +213,8 @@ class Host:
 
     def _pcpu_thread(self, number: int) -> None:
         engines: dict[int, Pcpu] = {}
-        while (guest := self._next(number)) is not None:
+        guest = self._next(number)
+        while guest is not None:
             activity: Activity | None = None
             failure = ""
             start = time.perf_counter_ns()
@@ -216,12 +228,15 @@ class Host:
             guest.slices += 1
             with self.lock:
                 guest.on_pcpu = False
+                self._coming.add(number)
                 if activity is None:
                     self._ended(guest, Outcome(Ending.ENGINE, message=failure))
                 else:
                     self._put_back(guest, activity)
                 if guest.leaving:
                     self.changed.notify_all()
+                # Under the same lock: what is queued here meanwhile would be taken over by another pCPU.
+                guest = self._next(number)
 
     def _engine(self, engines: dict[int, Pcpu], model: CpuModel) -> Pcpu:
         """This thread's engine with the instructions of `model`."""
@@ -233,15 +248,18 @@ class Host:
         """The guest to run now on pCPU `number`; waits for one. None when the host closes."""
         with self.lock:
             while not self._closing:
+                self._coming.discard(number)
                 wait = self._wake_sleepers()
-                name = self._queue.pick(number)
+                name = self._queue.pick(number, self._coming)
                 if name is not None:
                     guest = self.guests[name]
                     guest.pcpu = number
                     guest.on_pcpu = True
                     guest.on_pcpu_since = time.monotonic()
                     return guest
-                self._work.wait(wait)
+                self._waiting.add(number)
+                self._work[number].wait(wait)
+                self._waiting.discard(number)
             return None
 
     def _watch_slices(self) -> None:

@@ -18,8 +18,7 @@ def test_first_come_first_served():
 
 def test_new_guests_go_where_the_fewest_wait():
     queue = RunQueue(2)
-    for name in "abcd":
-        queue.add(name)
+    assert [queue.add(name) for name in "abcd"] == [0, 1, 0, 1]
     assert picks(queue, 0, 2) == ["a", "c"]
     assert picks(queue, 1, 2) == ["b", "d"]
 
@@ -41,6 +40,18 @@ def test_no_pcpu_is_idle_while_a_guest_waits():
     assert queue.pick(2) == "b", "from the longest queue"
     assert queue.pick(2) == "a"
     assert picks(queue, 2, 2) == ["c", None]
+
+
+def test_a_guest_whose_pcpu_is_coming_is_left_to_it():
+    queue = RunQueue(2)
+    assert queue.add("a", 1) == 1
+    assert queue.pick(0, coming={1}) is None
+    assert queue.add("b", 1) == 1
+    assert picks(queue, 0, 1) == ["a"], "nobody is coming"
+    queue.add("c", 1)
+    assert queue.pick(0, coming={1}) == "b", "it takes only one"
+    assert queue.pick(0, coming={1}) is None
+    assert queue.pick(1, coming={1}) == "c"
 
 
 def test_nobody_gets_more_for_being_alone_on_a_pcpu():
