@@ -72,3 +72,8 @@ def seabios() -> Image:
 @pytest.fixture(scope="session")
 def ovmf() -> Image:
     return pulled("ovmf")
+
+
+@pytest.fixture(scope="session")
+def ipxe(seabios: Image) -> Image:
+    return pulled("ipxe")
