@@ -83,6 +83,10 @@ class DmaMemory(PhysicalMemory, Protocol):
         """
         ...
 
+    def gather(self, parts: Iterable[tuple[int, int]], *, write: bool) -> list[memoryview]:
+        """The views of all `parts`, each an address and a length, one behind the other."""
+        ...
+
 
 class GuestMemory(Backing):
     """RAM in `blocks` of (base, length) bytes, thinly provisioned from `pool`.
@@ -366,26 +370,37 @@ class GuestMemory(Backing):
 
     def views(self, gpa: int, length: int, *, write: bool) -> list[memoryview]:
         """[gpa, gpa + length) as it lies in the host, neighbouring frames as one view; see `DmaMemory`."""
-        known = self._writable if write else self._readable
+        return self.gather(((gpa, length),), write=write)
+
+    def gather(self, parts: Iterable[tuple[int, int]], *, write: bool) -> list[memoryview]:
+        """The views of each of `parts`; see `DmaMemory`. One loop over all pages: a disk's request has hundreds."""
+        host, fetched = self.host, self._fetched
+        known = (self._writable if write else self._readable).get
         out: list[memoryview] = []
-        gfn, offset = gpa >> PAGE_SHIFT, gpa & _PAGE_MASK
         start = end = 0  # of the run of frames that is being put together
-        while length > 0:
-            size = min(PAGE_SIZE - offset, length)
-            place = known.get(gfn) or self._place(gfn, offset, write)
-            if write:
-                self.wrote(place + offset, size)
-            if place + offset != end or not place:
-                if end:
-                    out.append(self.host[start:end])
-                start = end = place + offset if place else 0
-            if place:
-                end += size
-            else:
-                out.append(_ZEROS[:size])
-            gfn, offset, length = gfn + 1, 0, length - size
+        for first, length in parts:
+            gpa, last = first, first + length
+            while gpa < last:
+                next_page = (gpa | _PAGE_MASK) + 1
+                size = (next_page if next_page < last else last) - gpa
+                place = known(gpa >> PAGE_SHIFT) or self._place(gpa >> PAGE_SHIFT, gpa & _PAGE_MASK, write)
+                if not place:
+                    if end:
+                        out.append(host[start:end])
+                        start = end = 0
+                    out.append(_ZEROS[:size])
+                else:
+                    place += gpa & _PAGE_MASK
+                    if write and fetched[place >> PAGE_SHIFT]:
+                        self.wrote(place, size)
+                    if place != end:
+                        if end:
+                            out.append(host[start:end])
+                        start = end = place
+                    end += size
+                gpa = next_page
         if end:
-            out.append(self.host[start:end])
+            out.append(host[start:end])
         return out
 
     # ---- giving pages back ----

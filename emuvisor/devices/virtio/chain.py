@@ -1,8 +1,5 @@
 """A descriptor chain that the driver made available, as devices use it: virtio 1.2, sections 2.6 to 2.8."""
 
-import sys
-from collections.abc import Iterator
-
 from emuvisor.memory import DmaMemory
 
 __all__ = ["Chain", "Part", "cut"]
@@ -11,17 +8,24 @@ Part = tuple[int, int]
 """Guest physical address and length of one buffer."""
 
 
-def cut(parts: list[Part], offset: int, length: int | None) -> Iterator[Part]:
+def cut(parts: list[Part], offset: int, length: int | None) -> list[Part]:
     """What lies in [offset, offset + length) of the bytes that `parts` make together; None: to their end."""
-    end = sys.maxsize if length is None else offset + length
-    start = 0  # where the part begins
-    for gpa, size in parts:
-        if start >= end:
-            return
-        skip = max(offset - start, 0)
-        if skip < size:
-            yield gpa + skip, min(size, end - start) - skip
-        start += size
+    first = 0
+    while first < len(parts) and offset >= parts[first][1]:
+        offset -= parts[first][1]
+        first += 1
+    kept = parts[first:]
+    if offset and kept:
+        gpa, size = kept[0]
+        kept[0] = gpa + offset, size - offset
+    if length is not None:
+        excess = sum([size for _, size in kept]) - length
+        while excess > 0:
+            gpa, size = kept.pop()
+            excess -= size
+            if excess < 0:
+                kept.append((gpa, -excess))
+    return kept
 
 
 class Chain:
@@ -76,14 +80,8 @@ class Chain:
 
     def readable_views(self, offset: int = 0, length: int | None = None) -> list[memoryview]:
         """The readable part as it lies in the host, valid until the guest runs again (`DmaMemory.views`)."""
-        return self._views(self.readable, offset, length, write=False)
+        return self.memory.gather(cut(self.readable, offset, length), write=False)
 
     def writable_views(self, offset: int = 0, length: int | None = None) -> list[memoryview]:
         """The writable part as it lies in the host, valid until the guest runs again (`DmaMemory.views`)."""
-        return self._views(self.writable, offset, length, write=True)
-
-    def _views(self, parts: list[Part], offset: int, length: int | None, *, write: bool) -> list[memoryview]:
-        views: list[memoryview] = []
-        for gpa, size in cut(parts, offset, length):
-            views += self.memory.views(gpa, size, write=write)
-        return views
+        return self.memory.gather(cut(self.writable, offset, length), write=True)

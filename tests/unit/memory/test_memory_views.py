@@ -58,6 +58,19 @@ def test_neighbouring_frames_are_one_view() -> None:
     assert bytes(views[2]) == b"\x01"
 
 
+def test_parts_are_gathered_in_their_order() -> None:
+    memory = guest()
+    memory.write(0x1000, bytes(range(256)) * 64)  # neighbours in the pool
+    parts = [(0x3FFE, 2), (0x1000, 0x1100), (0x2100, 0x10), (0x20000, 3), (0x1000, 1)]
+    views = memory.gather(parts, write=False)
+    assert [len(view) for view in views] == [2, 0x1110, 3, 1]
+    assert b"".join(views) == b"".join(memory.read(gpa, length) for gpa, length in parts)
+    for number, view in enumerate(memory.gather([(0x5000, 2), (0x9000, 2)], write=True), 1):
+        view[:] = bytes([number, number])
+    assert memory.read(0x5000, 2) + memory.read(0x9000, 2) == b"\1\1\2\2"
+    assert memory.gather([], write=True) == []
+
+
 def test_nothing_has_no_views() -> None:
     assert guest().views(0x1000, 0, write=True) == []
 
