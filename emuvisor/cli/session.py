@@ -204,11 +204,11 @@ class Session:
             elif deadline is not None and now >= deadline:
                 self._cut(guest, Cut.TIMEOUT, f"no end after {guest.config.timeout_s:g} s")
         paused = [guest for guest in self._live if guest.state is GuestState.PAUSED and guest.outcome is None]
+        starved = [guest for guest in paused if not guest.suspended]
         for guest in paused:
             if guest.suspended:
                 self._rest(guest, now)
-        starved = [guest for guest in paused if not guest.suspended]
-        if starved and len(starved) == len(self._live) == before and not self._resting:
+        if starved and len(starved) == len(self._live) == before:
             limit = self._host.pool.limit
             taken = f"all {limit} frames of the host ({format_size(limit * PAGE_SIZE)}) are taken"
             self._cut(starved.pop(), Cut.NO_MEMORY, f"{taken}; --pool gives it more")
