@@ -27,8 +27,17 @@ VIRTIO_MODULES = {
 }
 """By device ID (virtio 1.2, section 5)."""
 IDE_MODULES = ("ata_piix", "sd_mod", "sr_mod")
-OTHER_MODULES = ("ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii", "isofs", "floppy")
-"""For mount and modprobe."""
+OTHER_MODULES = (
+    "crc32c_generic",
+    "ext4",
+    "vfat",
+    "nls_cp437",
+    "nls_iso8859_1",
+    "nls_ascii",
+    "isofs",
+    "floppy",
+)
+"""For mount and modprobe. ext4 asks for crc32c by name; the cloud kernel has it built in."""
 MODULE_LISTS = {
     "virtio": TRANSPORT_MODULES,
     **{f"virtio-{device:#06x}": names for device, names in VIRTIO_MODULES.items()},
