@@ -1,18 +1,15 @@
 """A guest makes an ext4 file system on an IDE disk; the host finds it whole."""
 
 import hashlib
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from compatibility import Compatibility
+from filesystems import is_clean, numbers, read_file, with_mke2fs
 from guests import command, power_off, reach_shell
 
 from emuvisor.host import Host
 from emuvisor.images.cache import Image
-from emuvisor.images.cpio import CpioWriter
 from emuvisor.machine.config import DiskConfig, GuestConfig, KernelConfig
 from emuvisor.units import MIB
 
@@ -20,32 +17,6 @@ pytestmark = pytest.mark.system
 
 DISK_SIZE = 64 * MIB
 LINES = 200_000
-LIBRARY = re.compile(r"(/\S+) \(0x")
-
-
-def tool(name: str) -> Path:
-    path = shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if path is None:
-        pytest.skip(f"no {name} on this machine; on Debian: apt-get install e2fsprogs")
-    return Path(path)
-
-
-def with_mke2fs(initrd: bytes) -> bytes:
-    """The initramfs with the host's mke2fs and its libraries: busybox's own makes no ext4."""
-    mke2fs = tool("mke2fs")
-    libraries = LIBRARY.findall(
-        subprocess.run(["ldd", mke2fs], capture_output=True, text=True, check=True).stdout
-    )
-    cpio = CpioWriter()
-    cpio.file("sbin/mkfs.ext4", mke2fs.read_bytes(), 0o755)  # the name says which kind
-    for library in libraries:
-        cpio.file(library.lstrip("/"), Path(library).read_bytes(), 0o755)
-    # Linux unpacks archives that follow one another.
-    return initrd + cpio.finish()
-
-
-def numbers() -> str:
-    return hashlib.sha256("".join(f"{i}\n" for i in range(1, LINES + 1)).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("place", ["sda", "sdb"])
@@ -76,18 +47,15 @@ def test_made_written_and_checked(
     command(guest, f"seq {LINES} > /mnt/folder/numbers; cp /mnt/folder/numbers /mnt/gone; sync; rm /mnt/gone")
     # Drop what is cached, so that it is read from the disk.
     command(guest, f"umount /mnt; echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/{place} /mnt")
-    assert command(guest, "sha256sum < /mnt/folder/numbers") == f"{numbers()}  -"
+    assert command(guest, "sha256sum < /mnt/folder/numbers") == numbers(LINES)
     assert "DMA" in command(guest, "cat /sys/class/ata_device/dev1.0/xfer_mode")
     command(guest, "umount /mnt; sync")
     power_off(guest)
 
     image = paths[place == "sdb"]
-    checked = subprocess.run([tool("e2fsck"), "-fn", image], capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout
-    read = subprocess.run(
-        [tool("debugfs"), "-R", "cat /folder/numbers", image], capture_output=True, check=True
-    )
-    assert hashlib.sha256(read.stdout).hexdigest() == numbers()
+    is_clean(image)
+    digest = hashlib.sha256(read_file(image, "/folder/numbers")).hexdigest()
+    assert f"{digest}  -" == numbers(LINES)
     assert not any(paths[place == "sda"].read_bytes()), "the other disk was written to"
     drive = {"sda": "master", "sdb": "slave"}[place]
     compatibility.row(
