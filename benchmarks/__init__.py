@@ -4,10 +4,12 @@ __main__.py  the command line
 harness.py   warm-up, repeats, contenders in turns; what a benchmark is
 figures.py   median, spread, ratios, goals
 report.py    JSON, a table for the terminal, markdown for docs/performance.md
+chart.py     horizontal bars as an SVG picture, for docs/performance.md
 machine.py   which machine the figures come from
 process.py   a program that is talked to over pipes, as over a serial line
 qemu.py      QEMU as a guest's process
 guests.py    emuvisor: as a guest's process, and inside this one
+guest_programs.py  programs in C for inside the guest
 shell.py     commands in a booted guest, timed from outside
 loop.py      a compute loop as machine code
 workloads/   one benchmark a file

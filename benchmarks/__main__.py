@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import report
+from benchmarks import chart, qemu, report
 from benchmarks.harness import Benchmark, Result, Settings, run
 from benchmarks.machine import Machine, describe
 from benchmarks.workloads import ALL
@@ -18,6 +18,8 @@ from emuvisor.errors import EmuvisorError
 from emuvisor.images.cache import Image, find
 
 IMAGE = "debian"
+CHARTED = ("disk", "net")
+"""What the chart beside the markdown shows."""
 QUICK_REPEATS = 3
 REPEATS = 5
 SHOWN_WIDTH = 60
@@ -48,7 +50,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--quick", action="store_true", help="less work in each measurement")
     found.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     found.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write docs/performance.md's text to FILE"
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write docs/performance.md's text to FILE, its chart beside it",
     )
     found.add_argument(
         "--append", default="", metavar="WORDS", help="more kernel command line, for all contenders"
@@ -93,6 +98,15 @@ def show_machine(machine: Machine, console: Console) -> None:
         console.print(f"   warning  {text}", markup=False, style="yellow")
 
 
+def write_markdown(path: Path, machine: Machine, command: str, results: Sequence[Result]) -> None:
+    """The report, and the chart beside it when anything was measured that it shows."""
+    charted = [result for result in results if result.name in CHARTED and result.rows]
+    picture = path.with_name(f"{path.stem}-io.svg")
+    if charted:
+        picture.write_text(chart.as_svg(chart.sections(charted), qemu.NAME))
+    path.write_text(report.as_markdown(machine, command, results, picture.name if charted else ""))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when all ran or was skipped with a notice, 1 when something failed, 2 for a wrong command line."""
     options = parser()
@@ -125,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.json is not None:
         args.json.write_text(json.dumps(report.as_json(machine, command, results), indent=2) + "\n")
     if args.markdown is not None:
-        args.markdown.write_text(report.as_markdown(machine, command, results))
+        write_markdown(args.markdown, machine, command, results)
     return FAILED if any(result.failed for result in results) else 0
 
 

@@ -57,15 +57,20 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The figure of `contender` is to be at most `limit`: in its unit, or times that of `against`."""
+    """The figure of `contender` is to be at most `limit`: in its unit, or times that of `against`.
+
+    With `at_least` more is better, and `limit` the least.
+    """
 
     limit: float
     against: str | None = None
     contender: str = "emuvisor"
+    at_least: bool = False
 
     def text(self, unit: str) -> str:
-        """For people: "at most 0.9x qemu", "at most 30 us"."""
-        return f"at most {self.limit:g}" + (f"x {self.against}" if self.against else f" {unit}")
+        """For people: "at most 0.9x qemu", "at least 30 MB/s"."""
+        bound = "at least" if self.at_least else "at most"
+        return f"{bound} {self.limit:g}" + (f"x {self.against}" if self.against else f" {unit}")
 
     def figure(self, values: Mapping[str, Sequence[float]]) -> float | None:
         """What is held against the limit, from the figures by contender; None when one of them is missing."""
@@ -82,4 +87,5 @@ class Goal:
         figure = self.figure(values)
         if figure is None:
             return Verdict.NOT_MEASURED
-        return Verdict.MET if figure <= self.limit else Verdict.NOT_MET
+        met = figure >= self.limit if self.at_least else figure <= self.limit
+        return Verdict.MET if met else Verdict.NOT_MET

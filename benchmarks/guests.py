@@ -56,7 +56,7 @@ def program_for(configuration: Mapping[str, Any]) -> list[str]:
 class EmuvisorProcess:
     """A Python process that runs the image in emuvisor, its console on standard input and output.
 
-    `disk` is a raw image on the first IDE channel.
+    `disk` is a raw image on the first IDE channel; `devices` are further keys of the configuration.
     """
 
     settings: Settings
@@ -64,13 +64,14 @@ class EmuvisorProcess:
     clock: ClockMode = "host"
     decompressor: Decompressor = "host"
     disk: Path | None = None
+    devices: Mapping[str, Any] = field(default_factory=dict)
     name: str = field(default=NAME)
 
-    def argv(self) -> list[str]:
-        """The whole command line."""
+    def configuration(self) -> dict[str, Any]:
+        """The guest's, as in a TOML file."""
         image = self.settings.image
         assert image is not None
-        configuration = {
+        return {
             "board": self.board,
             "memory": self.settings.memory_mib * MIB,
             "clock": self.clock,
@@ -81,8 +82,12 @@ class EmuvisorProcess:
                 "decompressor": self.decompressor,
             },
             "disks": [{"path": str(self.disk)}] if self.disk else [],
+            **self.devices,
         }
-        return program_for(configuration)
+
+    def argv(self) -> list[str]:
+        """The whole command line."""
+        return program_for(self.configuration())
 
 
 def debian_config(settings: Settings, name: str = "guest", clock: ClockMode = "virtual") -> GuestConfig:

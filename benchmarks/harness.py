@@ -61,13 +61,15 @@ class Contender:
 class Task:
     """Work that each contender does in its turn.
 
-    `goals` are by the name of the figure. Ratios are taken to the contender `against`.
+    `goals` are by the name of the figure, and so are `units` where a figure's is not `unit`. Ratios are taken to the
+    contender `against`.
     """
 
     name: str
     unit: str
     contenders: Sequence[Contender]
     goals: Mapping[str, Goal] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
     against: str | None = None
     warm_ups: int = 1
     repeats: int | None = None
@@ -203,6 +205,7 @@ def _run_task(task: Task, context: Context, step: Callable[[str], None]) -> tupl
                 continue
             if number > 0:
                 for name, value in figures.items():
-                    row = rows.setdefault(name, Row(name, task.unit, task.goals.get(name), task.against))
+                    unit = task.units.get(name, task.unit)
+                    row = rows.setdefault(name, Row(name, unit, task.goals.get(name), task.against))
                     row.values.setdefault(contender.name, []).append(value)
     return list(rows.values()), not lost

@@ -10,10 +10,13 @@ from typing import Self
 
 from benchmarks.harness import BenchmarkError
 
-__all__ = ["ConsoleProcess", "environment"]
+__all__ = ["ConsoleProcess", "cpu_seconds", "environment"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CHUNK = 1 << 16
+CLOCK_PID_SHIFT, CPUCLOCK_SCHED = 3, 2
+"""How Linux numbers a process's CPU clock in nanoseconds, as clock_getcpuclockid(3) does (linux/posix-timers.h);
+/proc/PID/stat counts in hundredths of a second."""
 SHOWN = 400
 """Characters of the last output that an error shows."""
 
@@ -23,6 +26,17 @@ def environment(**extra: str) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
     # As the command `emuvisor` does for itself: numpy's threads would only take time to start.
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", **extra}
+
+
+def cpu_seconds(pid: int) -> float:
+    """What process `pid` has used of the CPUs so far, all its threads and its calls of the kernel together.
+
+    Raises BenchmarkError when there is no such process.
+    """
+    try:
+        return time.clock_gettime((~pid << CLOCK_PID_SHIFT) | CPUCLOCK_SCHED)
+    except OSError as error:
+        raise BenchmarkError(f"process {pid} has no CPU clock: {error.strerror}") from None
 
 
 class ConsoleProcess:

@@ -1,13 +1,14 @@
 """QEMU's TCG with the same files: one vCPU, the serial port on standard input and output."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import Context, Settings
 from benchmarks.machine import QEMU
 
-__all__ = ["NAME", "Qemu", "available", "ide_drive", "installed"]
+__all__ = ["NAME", "Qemu", "available", "ide_drive", "installed", "virtio_drive"]
 
 NAME = "qemu"
 
@@ -22,6 +23,8 @@ class Qemu:
     """More words for the kernel, which this machine needs."""
     disk: Path | None = None
     """A raw image on the first IDE channel."""
+    options: Sequence[str] = ()
+    """For further devices."""
 
     name = NAME
 
@@ -38,12 +41,18 @@ class Qemu:
             *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
             *("-append", " ".join(filter(None, (image.append, self.append, self.settings.append)))),
             *(("-drive", ide_drive(self.disk)) if self.disk else ()),
+            *self.options,
         ]
 
 
 def ide_drive(image: Path) -> str:
     """QEMU's -drive for a raw image as an IDE disk, cached by the host as emuvisor's are."""
     return f"file={image},format=raw,if=ide,cache=writeback"
+
+
+def virtio_drive(image: Path, format: str) -> str:
+    """QEMU's -drive for an image as a virtio disk, cached by the host as emuvisor's are."""
+    return f"file={image},format={format},if=virtio,cache=writeback"
 
 
 def installed(context: Context) -> bool:

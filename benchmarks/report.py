@@ -160,12 +160,16 @@ machine was not quiet. Ratios can be compared between machines, seconds cannot.
 """
 
 
-def as_markdown(machine: Machine, command: str, results: Sequence[Result]) -> str:
-    """The whole of docs/performance.md."""
+def as_markdown(machine: Machine, command: str, results: Sequence[Result], chart: str = "") -> str:
+    """The whole of docs/performance.md; `chart` is the name of the picture beside it."""
     parts = [INTRODUCTION.format(command=command), "## Machine\n\n| | |\n|---|---|\n"]
     parts += [f"| {name} | {value} |\n" for name, value in machine.lines()]
     parts += [f"\nWarning: {text}.\n" for text in machine.warnings]
     parts.append(_goals(results))
+    if chart:
+        parts.append(
+            f"\n## Disks and networks\n\n![Disks and networks beside QEMU, whose bars are 1x]({chart})\n"
+        )
     for result in results:
         parts.append(f"\n## {result.name}\n\n{_sentence(result.measures)}\n")
         if result.rows:

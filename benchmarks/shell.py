@@ -1,17 +1,20 @@
 """A booted Debian guest at whose shell commands are run, timed from outside on the host's clock."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from benchmarks.harness import BenchmarkError, Context
-from benchmarks.process import ConsoleProcess
+from benchmarks.process import ConsoleProcess, cpu_seconds
 from emuvisor.images.initramfs import BOOT_MARKER
 
-__all__ = ["BOOT_TIMEOUT_S", "GuestCommand", "Shell", "boot_seconds", "booted"]
+__all__ = ["BOOT_TIMEOUT_S", "Cost", "GuestCommand", "Shell", "at_once", "boot_seconds", "booted"]
 
+_T = TypeVar("_T")
 BOOT_TIMEOUT_S = 120
 PROMPT = "# "
 END = "EMUVISOR-END-42"
@@ -34,6 +37,14 @@ def boot_seconds(guest: GuestCommand) -> float:
         return when - process.started
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command took: seconds on the clock, and of the host's CPUs."""
+
+    seconds: float
+    cpu_s: float
+
+
 class Shell:
     """`guest` booted to its shell. Use it as a context manager."""
 
@@ -51,6 +62,11 @@ class Shell:
     def pid(self) -> int:
         """The process's number, for profilers."""
         return self._process.pid
+
+    def start(self, command: str, printed: str, timeout_s: float = 30) -> None:
+        """Type `command`, which goes on, and wait until it has `printed` what the typed line does not contain."""
+        self._process.send(f"{command}\n")
+        self._process.expect(printed, timeout_s)
 
     def define(self, name: str, command: str) -> None:
         """Make `command` and an end marker a shell function, so that the timed line is short to type."""
@@ -73,6 +89,14 @@ class Shell:
             raise BenchmarkError(f"{self.name}: {function} printed {output[-400:]!r}, without {expected!r}")
         return end - start
 
+    def cost(self, function: str, expected: str, helpers: Sequence[int] = ()) -> "Cost":
+        """As `time`, with the CPU time of the guest's process; `helpers` are the numbers of processes that belong to
+        it."""
+        pids = (self.pid, *helpers)
+        before = sum(map(cpu_seconds, pids))
+        seconds = self.time(function, expected)
+        return Cost(seconds, sum(map(cpu_seconds, pids)) - before)
+
     def close(self) -> None:
         """Switch the guest off."""
         self._process.close()
@@ -84,6 +108,12 @@ class Shell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def at_once(starts: Sequence[Callable[[], _T | None]]) -> list[_T]:
+    """What each of `starts` made; they all run at once, which saves time when guests boot. None is left out."""
+    with ThreadPoolExecutor(len(starts)) as pool:
+        return [made for made in pool.map(lambda start: start(), starts) if made is not None]
 
 
 def booted(

@@ -25,16 +25,21 @@ def _type(guest: Guest) -> None:
         guest.type(data.decode(errors="replace"))
 
 
+def run_on_stdio(guest: Guest) -> int:
+    """Start `guest` with its console on standard input and output, and wait for its end; 0 when it switched itself
+    off."""
+    guest.console.listeners.append(_show)
+    guest.start()
+    threading.Thread(target=_type, args=(guest,), daemon=True).start()
+    guest.wait()
+    return 0 if guest.outcome is not None and not guest.outcome.crashed else 1
+
+
 def main() -> int:
     """Run until the guest ends; 0 when it switched itself off."""
     config = from_mapping(json.loads(sys.argv[1]), "the configuration")
     with Host(config.memory + HOST_RESERVE) as host:
-        guest = host.create(config)
-        guest.console.listeners.append(_show)
-        guest.start()
-        threading.Thread(target=_type, args=(guest,), daemon=True).start()
-        guest.wait()
-        return 0 if guest.outcome is not None and not guest.outcome.crashed else 1
+        return run_on_stdio(host.create(config))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ boot.py      process start to the first line of user space
 system.py    a whole Debian from its disk to the login prompt
 commands.py  system calls, fork and exec, a shell loop, sha256 in the booted guest
 ide.py       reading and writing an IDE disk in the booted guest
+disk.py      virtio disks in the booted guest: throughput, requests a second, CPU time
+net.py       TCP between two guests, and between a guest and the host
 vbe.py       frames a second of a guest that draws full screens
 bare.py      a compute loop in emuvisor against Unicorn alone
 exits.py     what each kind of VM exit costs
@@ -15,8 +17,10 @@ from benchmarks.harness import Benchmark
 from benchmarks.workloads.bare import Bare
 from benchmarks.workloads.boot import Boot
 from benchmarks.workloads.commands import Commands
+from benchmarks.workloads.disk import Disk
 from benchmarks.workloads.exits import Exits
 from benchmarks.workloads.ide import Ide
+from benchmarks.workloads.net import Net
 from benchmarks.workloads.scale import Scale
 from benchmarks.workloads.switch import Switch
 from benchmarks.workloads.system import System
@@ -29,6 +33,8 @@ ALL: tuple[Benchmark, ...] = (
     System(),
     Commands(),
     Ide(),
+    Disk(),
+    Net(),
     Vbe(),
     Bare(),
     Exits(),

@@ -5,8 +5,10 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks import qemu
+from benchmarks.figures import Goal
 from benchmarks.guests import EmuvisorProcess
-from benchmarks.harness import Context, Settings
+from benchmarks.harness import Context, Result, Row, Settings
+from benchmarks.machine import describe
 from benchmarks.workloads import ALL
 from benchmarks.workloads.commands import commands
 from emuvisor.images.cache import Image
@@ -23,7 +25,8 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
         command_line.main(["boots"])
     assert exit_info.value.code == 2
     assert capsys.readouterr().err.endswith(
-        "error: no benchmark 'boots'; there are boot, system, commands, ide, vbe, bare, exits, switch, scale\n"
+        "error: no benchmark 'boots'; there are boot, system, commands, ide, disk, net, vbe, bare, exits, switch, "
+        "scale\n"
     )
 
 
@@ -33,17 +36,28 @@ def test_without_an_image_everything_else_is_skipped_with_a_notice(
     monkeypatch.setenv("EMUVISOR_CACHE", str(tmp_path))
     out = tmp_path / "out.json"
     markdown = tmp_path / "out.md"
-    names = ["boot", "commands", "ide", "scale"]
+    names = ["boot", "commands", "ide", "disk", "net", "scale"]
     assert command_line.main([*names, "--json", str(out), "--markdown", str(markdown)]) == 0
     data = json.loads(out.read_text())
     assert [(b["name"], b["notices"]) for b in data["benchmarks"]] == [
         (name, [f"{name} is skipped: no Debian image; run `emuvisor images pull debian`"]) for name in names
     ]
-    assert (
-        data["command"] == f"python -m benchmarks boot commands ide scale --json {out} --markdown {markdown}"
-    )
+    words = " ".join(names)
+    assert data["command"] == f"python -m benchmarks {words} --json {out} --markdown {markdown}"
+    assert not (tmp_path / "out-io.svg").exists()
     assert "## scale" in markdown.read_text()
     assert "notice: boot is skipped: no Debian image" in capsys.readouterr().out
+
+
+def test_the_chart_is_beside_the_markdown(tmp_path: Path) -> None:
+    rows = [Row("read", "MB/s", Goal(0.5, "qemu", at_least=True), "qemu", {"emuvisor": [1.0], "qemu": [2.0]})]
+    results = [Result(name, "", rows, [], [], 1.0, False) for name in ("boot", "disk")]
+    markdown = tmp_path / "out.md"
+    command_line.write_markdown(markdown, describe(), "python -m benchmarks", results)
+    assert "![Disks and networks beside QEMU, whose bars are 1x](out-io.svg)" in markdown.read_text()
+    picture = (tmp_path / "out-io.svg").read_text()
+    assert "disk: longer is better" in picture
+    assert "boot" not in picture
 
 
 def test_benchmarks_have_different_names() -> None:

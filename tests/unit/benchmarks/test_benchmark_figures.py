@@ -58,6 +58,15 @@ def test_a_relative_goal(own: float, verdict: Verdict) -> None:
     assert goal.text("s") == "at most 1.5x qemu"
 
 
+@pytest.mark.parametrize(
+    ("own", "verdict"), [(0.6, Verdict.MET), (0.5, Verdict.MET), (0.49, Verdict.NOT_MET)]
+)
+def test_a_goal_of_which_more_is_better(own: float, verdict: Verdict) -> None:
+    goal = Goal(0.5, against="qemu", at_least=True)
+    assert goal.verdict({"emuvisor": [own], "qemu": [1.0]}) is verdict
+    assert goal.text("MB/s") == "at least 0.5x qemu"
+
+
 def test_an_absolute_goal() -> None:
     goal = Goal(30)
     assert goal.verdict({"emuvisor": [10.0, 29.0, 90.0]}) is Verdict.MET

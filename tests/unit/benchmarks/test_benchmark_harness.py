@@ -55,6 +55,13 @@ def test_contenders_run_in_turns_and_the_warm_up_does_not_count() -> None:
     assert not result.failed
 
 
+def test_figures_of_one_task_can_have_different_units() -> None:
+    contender = Contender("a", lambda: {"speed": 5.0, "CPU": 7.0})
+    task = Task("work", "MB/s", [contender], units={"CPU": "us"})
+    result = run(FakeBenchmark(lambda _: [task]), Settings(repeats=1), silent)
+    assert [(row.name, row.unit) for row in result.rows] == [("speed", "MB/s"), ("CPU", "us")]
+
+
 def test_a_task_can_have_its_own_repeats() -> None:
     recorder = Recorder()
     task = Task("work", "s", [recorder.contender("a")], warm_ups=0, repeats=1)

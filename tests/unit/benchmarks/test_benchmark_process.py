@@ -1,13 +1,14 @@
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from benchmarks.harness import BenchmarkError, Context, Settings
-from benchmarks.process import ConsoleProcess
-from benchmarks.shell import Shell, booted
+from benchmarks.process import ConsoleProcess, cpu_seconds
+from benchmarks.shell import Shell, at_once, booted
 
 FAKE_GUEST = r"""
 import sys
@@ -54,6 +55,34 @@ def test_a_command_is_timed_and_its_result_checked(shell: Shell) -> None:
     assert str(error.value) == (
         "fake: work printed 'work\\r\\nresult of compute 5\\r\\nEMUVISOR-END-42', without 'another result'"
     )
+
+
+def test_a_command_costs_cpu_time_of_all_its_processes(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.define("work", "compute 5")
+    used = {shell.pid: iter((1.0, 3.0)), 7: iter((10.0, 10.5))}
+    monkeypatch.setattr("benchmarks.shell.cpu_seconds", lambda pid: next(used[pid]))
+    cost = shell.cost("work", "result of compute 5", (7,))
+    assert cost.cpu_s == 2.5
+    assert cost.seconds > 0
+
+
+def test_the_cpu_clock_of_a_process() -> None:
+    before = time.process_time()
+    found = cpu_seconds(os.getpid())
+    assert before <= found <= time.process_time()
+    with ConsoleProcess("ended", [sys.executable, "-S", "-c", "input()"]) as process:
+        pid = process.pid
+    with pytest.raises(BenchmarkError) as error:
+        cpu_seconds(pid)
+    assert str(error.value) == f"process {pid} has no CPU clock: Invalid argument"
+
+
+def test_a_command_that_goes_on_is_started(shell: Shell) -> None:
+    shell.start("echo defined-$((6*7))", "defined-42", 10)
+
+
+def test_what_was_made_at_once_is_in_order() -> None:
+    assert at_once([lambda: 1, lambda: None, lambda: 3]) == [1, 3]
 
 
 def test_a_guest_that_ends_says_with_what(shell: Shell) -> None:

@@ -84,7 +84,13 @@ def test_json_has_every_figure(result: Result) -> None:
             "name": "boot",
             "unit": "s",
             "against": "qemu",
-            "goal": {"limit": 1.5, "against": "qemu", "contender": "emuvisor", "verdict": "met"},
+            "goal": {
+                "limit": 1.5,
+                "against": "qemu",
+                "contender": "emuvisor",
+                "at_least": False,
+                "verdict": "met",
+            },
             "contenders": {
                 "emuvisor": {
                     "values": [3.0, 2.0, 2.5],
