@@ -184,7 +184,8 @@ def test_other_boot_sources():
         ({**KERNEL, "nics": [{"mac": "01:00:5e:00:00:01"}]},
          "nics.mac: 01:00:5e:00:00:01 is a group's address, not a card's"),
         ({**KERNEL, "nics": [{"forwards": ["tcp:80"]}]},
-         "forward 'tcp:80' is not of the form PROTOCOL:[HOST-ADDRESS:]HOST-PORT:[GUEST:]GUEST-PORT, such as tcp:8080:80"),
+         "forward 'tcp:80' is not of the form PROTOCOL:[HOST-ADDRESS:]HOST-PORT:[GUEST:]GUEST-PORT, "
+         "such as tcp:8080:80"),
         ({**KERNEL, "shares": [{"path": "d"}]}, "shares[0].tag is missing"),
         ({**KERNEL, "shares": [{"path": "d", "tag": "t" * 37}]}, f"shares.tag: '{'t' * 37}' is not 1 to 36 bytes"),
         ({**KERNEL, "shares": [{"path": "d", "tag": "t"}] * 2}, "shares.tag: 't' is there twice"),
@@ -312,7 +313,8 @@ def test_networks_from_toml(tmp_path):
     [
         ("network = 1", "unknown key 'network' in the top-level table; did you mean 'networks'?"),
         ("[[networks]]", "networks[0].name is missing"),
-        ('[[networks]]\nname = "a"\nsubnet = "10.0.0.0"', "network.subnet: 10.0.0.0/32 has a prefix length outside 8 to 27"),
+        ('[[networks]]\nname = "a"\nsubnet = "10.0.0.0"',
+         "network.subnet: 10.0.0.0/32 has a prefix length outside 8 to 27"),
         ('[[networks]]\nname = "a"\nsubnet = "ten"',
          "networks[0].subnet: 'ten' is not an IPv4 subnet, such as 10.0.2.0/24"),
         ('[[networks]]\nname = "a"\nsubnet6 = "ten"',
