@@ -23,7 +23,7 @@ __all__ = [
 DISK_FORM = (
     "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
 )
-NIC_FORM = "NETWORK[,mac=MAC][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]..."
+NIC_FORM = "NETWORK[,mac=MAC][,queues=N][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]..."
 SHARE_FORM = "FOLDER,TAG[,writable]"
 
 
@@ -69,6 +69,8 @@ def parse_nic(text: str) -> dict[str, Any]:
             nic["mac"] = value
         elif name == "forward" and value:
             forwards.append(value)
+        elif name == "queues" and value.isdecimal():
+            nic["queues"] = int(value)
         else:
             network = ""
     if not network:

@@ -46,6 +46,7 @@ MAX_TIMEOUT_S = 365 * 24 * 3600
 MAX_VIRTIO_DEVICES = 24
 """Slots 3 to 26 of the PCI bus, which leaves some to devices of the user's."""
 MAX_DISK_QUEUES = 16
+MAX_NIC_QUEUES = 16
 FIRST_GUEST_CID, LAST_GUEST_CID = 3, 0xFFFF_FFFE
 """0 to 2 and the last one have meanings of their own (virtio 1.2, section 5.10.4)."""
 MAX_TAG = 36
@@ -142,15 +143,17 @@ class NicConfig:
 
     "user" is a network of its own with a way out through the host's own connections. `mac` is made from the guest's
     name when it is not given. `forwards` are ports of the host's that lead to the guest's, "tcp:8080:80" (loopback) or
-    "udp:192.0.2.1:53:53"; they need a network with a user-mode uplink.
+    "udp:192.0.2.1:53:53"; they need a network with a user-mode uplink. `queues` are pairs, one for each direction.
     """
 
     network: str = USER_NETWORK
     mac: str | None = None
     forwards: tuple[str, ...] = ()
+    queues: int = 1
 
     def __post_init__(self) -> None:
         _check_name("nics.network", self.network)
+        _check_range("nics.queues", self.queues, 1, MAX_NIC_QUEUES)
         if self.mac is not None:
             if _MAC.fullmatch(self.mac) is None:
                 raise ConfigError(f"nics.mac: {self.mac!r} is not six pairs of hexadecimal digits with ':'")

@@ -169,6 +169,7 @@ def _nic(table: "_Table") -> NicConfig:
             "network": table.text("network"),
             "mac": table.text("mac"),
             "forwards": tuple(table.texts("forwards")),
+            "queues": table.integer("queues"),
         },
     )
 

@@ -64,7 +64,15 @@ def make_virtio(
         made.disks.append(Blk(image, name=f"virtio-blk {number}", serial=serial, queues=disk.queues))
     for number, (nic, link) in enumerate(zip(config.nics, links, strict=True)):
         mac = nic.address(config.name, number)
-        made.nics.append(Net(name=f"virtio-net {number}", mac=mac, link=link, call_soon=call_soon))
+        made.nics.append(
+            Net(
+                name=f"virtio-net {number}",
+                mac=mac,
+                link=link,
+                queue_pairs=nic.queues,
+                call_soon=call_soon,
+            )
+        )
     made.devices += [*made.disks, *made.nics]
     if config.console_ports:
         made.devices.append(_console(config, made.ports, call_soon))

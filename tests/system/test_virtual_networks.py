@@ -10,6 +10,7 @@ from compatibility import Compatibility
 from guests import command, expect
 from network_guests import answers, boot, create, serve_sums, set_address, transfer
 
+from emuvisor.devices.virtio.net.features import NetFeature
 from emuvisor.host import Guest, Host
 from emuvisor.images.cache import Image
 from emuvisor.machine.choices import BoardName, RingLayout
@@ -31,6 +32,7 @@ class Side:
     board: BoardName
     ring: RingLayout = "split"
     fixture: str = "debian"
+    queues: int = 1
 
     def __str__(self) -> str:
         system = "" if self.fixture == "debian" else "i386-"
@@ -44,7 +46,7 @@ class Side:
 
 
 PAIRS = [
-    (1, Side("pc"), Side("pc")),
+    (1, Side("pc", queues=2), Side("pc")),
     (2, Side("pc"), Side("microvm")),
     (1, Side("microvm", "packed"), Side("microvm")),
     (2, Side("pc", "packed"), Side("pc", fixture="debian_i386")),
@@ -59,7 +61,7 @@ def test_two_guests(
     with Host(512 * MIB, pcpus=pcpus) as host:
         host.add_network(NetworkConfig("lan"))
         first, second = (
-            create(host, image, name, NicConfig("lan"), board=side.board, ring=side.ring)
+            create(host, image, name, NicConfig("lan", queues=side.queues), board=side.board, ring=side.ring)
             for image, name, side in zip(images, ("first", "second"), (one, other), strict=True)
         )
         boot(first, second)
@@ -67,6 +69,8 @@ def test_two_guests(
         set_address(second, SECOND)
         pinged = command(first, f"ping -c 10 -i 0.01 -s 1400 {SECOND}")
         assert "10 packets transmitted, 10 packets received, 0% packet loss" in pinged
+        assert first.machine.virtio is not None
+        assert first.machine.virtio.nics[0].has(NetFeature.MQ) == (one.queues > 1)
         if one.board == "pc":
             assert "PCI-MSI" in command(first, "grep virtio0-input.0 /proc/interrupts")
         serve_sums(first)

@@ -64,7 +64,7 @@ def test_what_is_a_bug_shows_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "--disk", "a.img,sideways"], "emuvisor run: error: argument --disk: 'a.img,sideways' is not "
          "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"),
         (["run", "--nic", "lab,speed=1"], "emuvisor run: error: argument --nic: 'lab,speed=1' is not "
-         "NETWORK[,mac=MAC][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]..."),
+         "NETWORK[,mac=MAC][,queues=N][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]..."),
         (["run", "--share", "folder"], "emuvisor run: error: argument --share: 'folder' is not "
          "FOLDER,TAG[,writable]"),
         (["run", "--share", "folder,tag,open"], "emuvisor run: error: argument --share: 'folder,tag,open' is not "

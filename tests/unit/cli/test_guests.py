@@ -73,7 +73,12 @@ def test_virtio_devices() -> None:
     (config,) = configs(
         *("--kernel", "vmlinuz", "--disk", "a.qcow2,format=qcow2,queues=2", "--disk", "b.img,bus=ide"),
         *("--disk", "c.iso,cdrom", "--disk-bus", "virtio", "--ring", "packed", "--rng", "--balloon"),
-        *("--nic", "user,forward=tcp:8080:80,forward=udp:53:53", "--nic", "lab,mac=52:54:00:00:00:01"),
+        *(
+            "--nic",
+            "user,forward=tcp:8080:80,forward=udp:53:53",
+            "--nic",
+            "lab,mac=52:54:00:00:00:01,queues=2",
+        ),
         *("--share", "docs,docs", "--share", "out,out,writable", "--vsock", "3"),
         *("--console-port", "log", "--input", "tablet"),
     )
@@ -87,7 +92,7 @@ def test_virtio_devices() -> None:
         ),
         nics=(
             NicConfig("user", forwards=("tcp:8080:80", "udp:53:53")),
-            NicConfig("lab", "52:54:00:00:00:01"),
+            NicConfig("lab", "52:54:00:00:00:01", queues=2),
         ),
         shares=(ShareConfig(Path("docs"), "docs"), ShareConfig(Path("out"), "out", readonly=False)),
         rng=True,

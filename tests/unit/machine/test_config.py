@@ -74,6 +74,7 @@ def test_everything_from_toml(tmp_path):
         network = "lab"
         mac = "52:54:00:00:00:01"
         forwards = ["tcp:8080:80"]
+        queues = 2
 
         [[shares]]
         path = "folder"
@@ -95,7 +96,7 @@ def test_everything_from_toml(tmp_path):
             DiskConfig(tmp_path / "c.iso", kind="cdrom"),
             DiskConfig(tmp_path / "d.img", format="qcow2", bus="virtio", queues=2),
         ),
-        nics=(NicConfig(), NicConfig("lab", "52:54:00:00:00:01", ("tcp:8080:80",))),
+        nics=(NicConfig(), NicConfig("lab", "52:54:00:00:00:01", ("tcp:8080:80",), queues=2)),
         shares=(ShareConfig(tmp_path / "folder", "files", readonly=False),),
         rng=True,
         balloon=True,
@@ -177,6 +178,7 @@ def test_other_boot_sources():
         ({"disks": [{"path": "d", "kind": "floppy", "format": "qcow2"}]}, "disks.format: a floppy is not qcow2"),
         ({**KERNEL, "nics": [{}]},
          'nics: a guest on a network needs clock = "host"; a virtual clock skips the time that an answer takes'),
+        ({**KERNEL, "nics": [{"queues": 17}]}, "nics.queues: 17 is outside 1 to 16"),
         ({**KERNEL, "nics": [{"network": "my net"}]},
          "nics.network: 'my net' is not 1 to 64 letters, digits, '-', '_' or '.'"),
         ({**KERNEL, "nics": [{"mac": "52:54:00:00:00"}]},
