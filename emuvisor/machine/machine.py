@@ -93,8 +93,10 @@ class Machine:
         self._suspend = ""
         self._calls: deque[Callable[[], None]] = deque()
         self._calling = False
+        self._running = False
+        """In a slice: what is to be called now is seen before it ends, or by `has_calls` behind it."""
         self.on_call: Callable[[], None] | None = None
-        """Somebody wants something called in the guest's thread: it has to run, or to be woken."""
+        """Somebody wants something called in the guest's thread, which does not run: it has to be woken."""
         self._until: Watch | None = None
         self._pace = FIRST_PACE
 
@@ -222,10 +224,13 @@ class Machine:
         reach devices, which take no locks."""
         first = not self._calls
         self._calls.append(function)
-        if first and not self._calling:
-            self.vcpu.stop()
+        if not first:
+            return
+        if not self._running:
             if self.on_call is not None:
                 self.on_call()
+        elif not self._calling:
+            self.vcpu.stop()
 
     @property
     def has_calls(self) -> bool:
@@ -310,6 +315,13 @@ class Machine:
 
     def run_slice(self, pcpu: Pcpu, slice_work: int) -> Activity:
         """Run for about `slice_work` bytes of guest code and say what the guest can do next."""
+        self._running = True
+        try:
+            return self._run_slice(pcpu, slice_work)
+        finally:
+            self._running = False
+
+    def _run_slice(self, pcpu: Pcpu, slice_work: int) -> Activity:
         left = slice_work
         resets = self.resets
         while left > 0 and self.outcome is None and self.resets == resets:
