@@ -4,6 +4,7 @@ A test asks for the fixture `compatibility` and names its row; when it has passe
 table with the seconds that the test took. Rows of tests that did not run stay as they are.
 """
 
+import fcntl
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,9 +71,14 @@ class Plugin:
         return report
 
     def pytest_sessionfinish(self) -> None:
-        if self.passed:
-            old = self.table.read_text() if self.table.exists() else ""
-            self.table.write_text(merge(old, self.passed))
+        if not self.passed:
+            return
+        with self.table.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # each of pytest-xdist's workers merges its own rows
+            file.seek(0)
+            table = merge(file.read(), self.passed)
+            file.truncate(0)
+            file.write(table)
 
 
 def merge(table: str, passed: dict[tuple[str, str], Row]) -> str:
