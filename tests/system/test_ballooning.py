@@ -110,7 +110,8 @@ def check_balloon(guest: Guest) -> None:
     inflate(guest, LARGE)
     # All but the balloon's pages, and those hold nothing: the guest can have no more than the rest.
     assert guest.host.pool.used < frames(MEMORY - LARGE)
-    assert guest.balloon.ballooned_pages == frames(LARGE)
+    # Compaction may be moving a page of the balloon: the new one goes in before the old one comes out.
+    assert guest.balloon.ballooned_pages - frames(LARGE) in (0, 1)
 
     statistics = ask(guest)
     assert statistics["free"] <= statistics["available"] < MEMORY - LARGE < statistics["total"] < MEMORY
