@@ -18,9 +18,7 @@ I386_METAPACKAGES = {"": "linux-image-686", "-pae": "linux-image-686-pae"}
 BUSYBOX = "busybox-static"
 BUSYBOX_PATHS = ("bin/busybox", "usr/bin/busybox")
 
-APPEND = "console=ttyS0 no_timer_check"
-"""Under KVM kernels leave the timer check out by themselves: they wait 160 ms for five ticks, and panic on a host so busy that
-the guest did not run meanwhile."""
+APPEND = "console=ttyS0"
 
 
 def pull_amd64(name: str, progress: Progress) -> Image:
