@@ -17,6 +17,7 @@ from emuvisor.devices.hpet_comparator import (
     LEVEL_TRIGGERED,
     MASK_64,
     PERIODIC,
+    VALUE_SET,
     Comparator,
 )
 from emuvisor.units import NS_PER_US
@@ -200,7 +201,10 @@ class Hpet:
             self._arm(index)
             self._drive()
         elif register == TIMER_COMPARATOR:
+            sets_comparator = timer.config & VALUE_SET
             timer.write_comparator(value, written)
+            if not sets_comparator:
+                timer.catch_up(self._counter())
             self._arm(index)
         elif register == TIMER_FSB_ROUTE:
             timer.fsb = timer.fsb & ~written | value

@@ -7,7 +7,7 @@ from emuvisor.bus.clock import Timer
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import OPTIONAL_TIME, Deadline, Fields, Number, load_fields, save_fields
 
-__all__ = ["FSB_ENABLED", "INTERRUPT_ENABLED", "LEVEL_TRIGGERED", "PERIODIC", "Comparator"]
+__all__ = ["FSB_ENABLED", "INTERRUPT_ENABLED", "LEVEL_TRIGGERED", "PERIODIC", "VALUE_SET", "Comparator"]
 
 # Configuration and capability register
 LEVEL_TRIGGERED = 0x0002
@@ -124,6 +124,15 @@ class Comparator:
             mask = self.mask
             late = counter - self.comparator & mask
             self.comparator = self.comparator + (late // self.period + 1) * self.period & mask
+
+    def catch_up(self, counter: int) -> None:
+        """Step a periodic comparator beyond `counter` whose first match has passed before its period came.
+
+        Drivers read the counter, add a period and write the sum, which takes a processor a microsecond; a guest on the
+        host's clock may be kept from running for milliseconds meanwhile, and would wait for the counter to wrap.
+        """
+        if 0 < counter - self.comparator & self.mask <= self.mask >> 1:
+            self.advance(counter)
 
     deadline_ns = Deadline("alarm")
     """When the next match is due; setting it arms the alarm."""

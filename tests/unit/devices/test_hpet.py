@@ -236,6 +236,17 @@ def test_a_late_periodic_timer_fires_once_and_keeps_its_phase(bench: Bench) -> N
     assert bench.deadline_ns == 120_000
 
 
+def test_a_first_match_that_has_passed_costs_a_period_not_a_round(bench: Bench) -> None:
+    """A guest on the host's clock may not run between reading the counter and writing the comparator."""
+    bench.start()
+    bench.rig.run_ns(50_000)
+    periodic(bench, first=3000, period=2000)
+    assert bench.deadline_ns == 70_000
+    bench.rig.run_ns(20_000)
+    assert bench.rises("gsi16") == 1
+    assert bench.read(0x108) == 9000
+
+
 def test_a_tiny_period_does_not_occupy_the_host(bench: Bench) -> None:
     periodic(bench, first=1, period=1)
     bench.rig.run_ns(100 * MIN_PERIOD_NS)
