@@ -63,7 +63,7 @@ class Station(Protocol):
         """The needs that a frame may come with. Read for every frame, from any thread."""
         ...
 
-    def receive(self, frame: bytes, offload: Offload | None) -> bool:
+    def receive(self, frame: bytes, offload: Offload | None, /) -> bool:
         """Take a frame; False if there is no room for it. Called from any thread, and never blocks."""
         ...
 

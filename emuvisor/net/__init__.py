@@ -3,6 +3,7 @@
     config      a network's configuration
     network     the switch
     port        one station's connection to it, with its statistics
+    inbox       frames for an uplink's own thread
     mactable    which station is behind which port
     addresses   which IP address belongs to which port
     guard       anti-spoofing: what a guest must not send

@@ -26,7 +26,7 @@ class _Plain:
     def __init__(self, take: Callable[[bytes], bool]) -> None:
         self._take = take
 
-    def receive(self, frame: bytes, offload: Offload | None) -> bool:  # noqa: ARG002 - a finished frame's says nothing
+    def receive(self, frame: bytes, _offload: Offload | None, /) -> bool:
         return self._take(frame)
 
     def link_changed(self) -> None:

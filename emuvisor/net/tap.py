@@ -11,16 +11,16 @@ import os
 import select
 import struct
 import threading
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
 from emuvisor.bus.ethernet import Link, Offload
 from emuvisor.errors import HostError
 from emuvisor.net.frames import ETHERNET_HEADER
+from emuvisor.net.inbox import Inbox
 from emuvisor.net.port import Port
 
-__all__ = ["BACKLOG", "Tap"]
+__all__ = ["Tap"]
 
 DEVICE = Path("/dev/net/tun")
 # linux/if_tun.h: _IOW('T', 202, int), and flags.
@@ -34,9 +34,8 @@ _IFREQ = struct.Struct("16sH22x")
 
 PORT_MAC = bytes.fromhex("525500000001")
 """Where the switch keeps the port; what comes out of the interface has addresses of its own."""
-BACKLOG = 1024
-"""Frames that wait for the thread; what comes then is dropped."""
 FRAMES_PER_TURN = 256
+"""Of the host's; then the guests' are looked at."""
 MAX_FRAME = 0xFFFF + ETHERNET_HEADER
 
 
@@ -53,12 +52,8 @@ class Tap:
         self.name = name
         self._port: Link | None = None
         self._thread: threading.Thread | None = None
-        self._closing = False
-        self._sleeping = False
-        self._inbox: deque[bytes] = deque()
-        self._lock = threading.Lock()
         self._descriptor = _open(name, device)
-        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._inbox = Inbox()
 
     def start(self, port: Link) -> None:
         """Plug into `port` and begin."""
@@ -73,43 +68,27 @@ class Tap:
     def left(self, name: str, port: Port) -> None:
         """Nothing to do."""
 
-    def receive(self, frame: bytes, offload: Offload | None) -> bool:  # noqa: ARG002  # accepts none
+    def receive(self, frame: bytes, _offload: Offload | None, /) -> bool:
         """A frame for the host; False if there are too many already."""
-        if len(self._inbox) >= BACKLOG or self._closing:
-            return False
-        self._inbox.append(frame)
-        if self._sleeping:
-            self._wake()
-        return True
+        return self._inbox.put(frame)
 
     def link_changed(self) -> None:
         """Nothing to do: the port drops what is sent while the link is down."""
 
     def close(self) -> None:
         """End the thread and let go of the interface."""
-        self._closing = True
-        if self._thread is None:
-            self._shut()
-        else:
-            self._wake()
-            self._thread.join()
-
-    def _wake(self) -> None:
-        with self._lock, suppress(BlockingIOError):  # so many wake-ups are on their way already
-            if self._wake_writer >= 0:
-                os.write(self._wake_writer, b"\0")
+        self._inbox.end(self._thread)
+        self._shut()
 
     def _run(self) -> None:
+        inbox = self._inbox
         poller = select.poll()
-        poller.register(self._wake_reader, select.POLLIN)
+        poller.register(inbox.descriptor, select.POLLIN)
         poller.register(self._descriptor, select.POLLIN)
         try:
-            while not self._closing:
-                self._sleeping = True
-                ready = dict(poller.poll(0 if self._inbox or self._closing else None))
-                self._sleeping = False
-                if self._wake_reader in ready:
-                    os.read(self._wake_reader, select.PIPE_BUF)
+            while not inbox.closing:
+                ready = dict(poller.poll(None if inbox.may_sleep() else 0))
+                inbox.awake(woken=inbox.descriptor in ready)
                 self._to_host()
                 if self._descriptor in ready:
                     self._from_host()
@@ -117,10 +96,10 @@ class Tap:
             self._shut()
 
     def _to_host(self) -> None:
-        for _ in range(min(len(self._inbox), FRAMES_PER_TURN)):
+        for frame in self._inbox.frames():
             # The interface is down, is full, or does not like the frame: lost, as on any wire.
             with suppress(OSError):
-                os.write(self._descriptor, self._inbox.popleft())
+                os.write(self._descriptor, frame)
 
     def _from_host(self) -> None:
         assert self._port is not None
@@ -132,10 +111,8 @@ class Tap:
             self._port.send(frame)
 
     def _shut(self) -> None:
-        with self._lock:
-            for descriptor in {self._descriptor, self._wake_reader, self._wake_writer} - {-1}:
-                os.close(descriptor)
-            self._descriptor = self._wake_reader = self._wake_writer = -1
+        if self._inbox.close():
+            os.close(self._descriptor)
 
 
 def _open(name: str, device: Path) -> int:

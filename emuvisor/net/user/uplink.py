@@ -1,12 +1,10 @@
 """The user-mode uplink: a thread between a network's port and the host's sockets."""
 
-import os
 import select
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -24,6 +22,7 @@ from emuvisor.net.frames import (
     PROTOCOL_UDP,
     word,
 )
+from emuvisor.net.inbox import Inbox
 from emuvisor.net.port import Port
 from emuvisor.net.user import datagram, dhcp, resolver, segments
 from emuvisor.net.user.datagram import Datagram
@@ -39,12 +38,8 @@ from emuvisor.net.user.plan import Plan
 from emuvisor.net.user.slirp import Slirp, SocketAddress
 from emuvisor.net.user.udp_forward import UdpForwards
 
-__all__ = ["BACKLOG", "UserUplink"]
+__all__ = ["UserUplink"]
 
-BACKLOG = 1024
-"""Frames that wait for the thread; what comes then is dropped, as by any router."""
-FRAMES_PER_TURN = 256
-"""After so many frames from guests the sockets are looked at."""
 ADDRESS_LENGTH = 4
 ADDRESS6_LENGTH = 16
 
@@ -71,14 +66,9 @@ class UserUplink:
         """Frames of guests that did not leave the network, by reason."""
         self._port: Link | None = None
         self._thread: threading.Thread | None = None
-        self._closing = False
-        self._shut_down = False
-        self._lock = threading.Lock()
-        """Held around the pipe's last use, and around giving the thread its last job."""
-        self._inbox: deque[bytes] = deque()
+        self._inbox = Inbox()
         self._jobs: deque[Callable[[], None]] = deque()
-        self._sleeping = False
-        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        """For the thread; appended under the inbox's lock, so that none comes behind the last."""
         self._poller = select.poll()
         self._polled: dict[int, int] = {}
         self._forwards: dict[Forward, Forward] = {}
@@ -141,26 +131,17 @@ class UserUplink:
         """There is no guest at `port` any more; its MAC keeps its address."""
         self._plan.leave(name, port.mac)
 
-    def receive(self, frame: bytes, offload: Offload | None) -> bool:  # noqa: ARG002  # checksums are whole
-        """A frame from a guest; False if there are too many already."""
-        if len(self._inbox) >= BACKLOG or self._closing:
-            return False
-        self._inbox.append(frame)
-        if self._sleeping:
-            self._wake()
-        return True
+    def receive(self, frame: bytes, _offload: Offload | None, /) -> bool:
+        """A frame from a guest, its checksums complete; False if there are too many already."""
+        return self._inbox.put(frame)
 
     def link_changed(self) -> None:
         """Nothing to do: the port drops what is sent while the link is down."""
 
     def close(self) -> None:
         """Close all connections and forwards, and end the thread."""
-        self._closing = True
-        if self._thread is None:
-            self._shut()
-        else:
-            self._wake()
-            self._thread.join()
+        self._inbox.end(self._thread)
+        self._shut()
 
     # Forwards.
 
@@ -240,7 +221,7 @@ class UserUplink:
 
     def _call(self, function: Callable[[], T]) -> T:
         """Run `function` in the uplink's thread, where libslirp is; before there is one, here."""
-        if self._thread is None and not self._closing:
+        if self._thread is None and not self._inbox.closing:
             return function()
         future: Future[T] = Future()
 
@@ -250,22 +231,16 @@ class UserUplink:
             except (ConfigError, HostError) as error:
                 future.set_exception(error)
 
-        with self._lock:
-            if self._shut_down:
+        with self._inbox.lock:
+            if self._inbox.closed:
                 raise StateError(f"network {self._config.name}: its uplink is closed")
             self._jobs.append(job)
-        self._wake()
+        self._inbox.wake()
         return future.result()
-
-    def _wake(self) -> None:
-        # Without the lock the pipe could be closed in between, and its number be another file's.
-        with self._lock, suppress(BlockingIOError):  # so many wake-ups are on their way already
-            if not self._shut_down:
-                os.write(self._wake_writer, b"\0")
 
     def _run(self) -> None:
         try:
-            while not self._closing:
+            while not self._inbox.closing:
                 self._turn()
         finally:
             self._shut()
@@ -276,20 +251,15 @@ class UserUplink:
             {
                 **wanted,
                 **dict.fromkeys(self._udp.descriptors, select.POLLIN),
-                self._wake_reader: select.POLLIN,
+                self._inbox.descriptor: select.POLLIN,
             }
         )
-        self._sleeping = True
-        if self._inbox or self._jobs or self._closing:  # what came before we said that we sleep woke nobody
-            wait = 0
-        ready = dict(self._poller.poll(wait))
-        self._sleeping = False
-        if ready.pop(self._wake_reader, 0):
-            os.read(self._wake_reader, select.PIPE_BUF)
+        ready = dict(self._poller.poll(wait if self._inbox.may_sleep() and not self._jobs else 0))
+        self._inbox.awake(woken=bool(ready.pop(self._inbox.descriptor, 0)))
         while self._jobs:
             self._jobs.popleft()()
-        for _ in range(min(len(self._inbox), FRAMES_PER_TURN)):
-            self._take(self._inbox.popleft())
+        for frame in self._inbox.frames():
+            self._take(frame)
         self._slirp.polled(ready)  # last: it also sends what waited for an answer to ARP that has just come
         for descriptor in self._udp.descriptors:
             if descriptor in ready:
@@ -350,7 +320,7 @@ class UserUplink:
         self._send(request.reply(payload).frame())
 
     def _send(self, frame: bytes, offload: Offload | None = None) -> None:
-        if self._port is not None and not self._closing:
+        if self._port is not None and not self._inbox.closing:
             self._port.send(frame, offload)
 
     def _send_from_slirp(self, frame: bytes) -> None:
@@ -361,12 +331,8 @@ class UserUplink:
             self._send(*cut)
 
     def _shut(self) -> None:
-        with self._lock:
-            if self._shut_down:
-                return
-            self._closing = self._shut_down = True
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
+        if not self._inbox.close():
+            return
         while self._jobs:
             self._jobs.popleft()()
         self._slirp.close()

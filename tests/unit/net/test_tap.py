@@ -10,8 +10,8 @@ import pytest
 
 from emuvisor.bus.ethernet import Offload
 from emuvisor.errors import HostError
-from emuvisor.net import tap
 from emuvisor.net.config import NetworkConfig
+from emuvisor.net.inbox import BACKLOG
 from emuvisor.net.network import Network
 from emuvisor.net.port import Port
 from emuvisor.net.tap import Tap
@@ -92,7 +92,7 @@ def test_an_interface_that_is_down_takes_nothing(interface: Tap, guest: tuple[Po
 
 
 def test_a_bounded_backlog(interface: Tap) -> None:
-    assert all(interface.receive(bytes(60), None) for _ in range(tap.BACKLOG))
+    assert all(interface.receive(bytes(60), None) for _ in range(BACKLOG))
     assert not interface.receive(bytes(60), None)
     interface.close()
     assert not interface.receive(bytes(60), None)
