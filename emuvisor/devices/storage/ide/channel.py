@@ -31,6 +31,22 @@ class _NoDrive(Drive):
 
     kind = "none"
 
+    def block_read(self) -> None:
+        """It has no block."""
+
+    def block_written(self, data: bytes) -> None:
+        """It wants no block."""
+
+    def dma_peek(self, length: int) -> bytes:
+        """Nothing: it never asks for DMA."""
+        return b""
+
+    def dma_advance(self, length: int) -> None:
+        """Nothing moves."""
+
+    def dma_accept(self, data: bytes) -> None:
+        """Nothing is taken."""
+
 
 class IdeChannel:
     """The command block registers, 8 ports; `control_block` is the alternate status port.

@@ -5,6 +5,7 @@ add the commands. A drive never raises because of what the guest does; what the 
 deliver becomes the command's error, and is counted in `host_errors`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from struct import pack, unpack
 from typing import ClassVar
@@ -45,7 +46,7 @@ DRIVE_FIELDS: Fields = {
 }
 
 
-class Drive:
+class Drive(ABC):
     """A drive on a channel. `serial` has at most 20 printable ASCII characters.
 
     The registers behind which ATA-6 puts a FIFO of two keep the older byte in bits 15-8. Raises UsageError.
@@ -270,13 +271,13 @@ class Drive:
         if self.index >= len(self.words):
             self.block_written(self.block)
 
+    @abstractmethod
     def block_read(self) -> None:
         """The host has read the whole block."""
-        raise NotImplementedError
 
+    @abstractmethod
     def block_written(self, data: bytes) -> None:
         """The host has written the whole block."""
-        raise NotImplementedError
 
     # ---- DMA: the bus master asks while the phase is DMA_IN or DMA_OUT ----
 
@@ -290,17 +291,17 @@ class Drive:
         """Bytes still to move."""
         return self.end - self.position
 
+    @abstractmethod
     def dma_peek(self, length: int) -> bytes:
         """The next bytes for the host, at most `length` and at least one; none when the command has failed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dma_advance(self, length: int) -> None:
         """The host's memory has the next `length` bytes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dma_accept(self, data: bytes) -> None:
         """Take the next bytes from the host's memory, at most `dma_left()`."""
-        raise NotImplementedError
 
     # ---- commands that all drives have ----
 
