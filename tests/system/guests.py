@@ -6,6 +6,7 @@ import time
 
 from emuvisor.host import Guest, GuestState, Host
 from emuvisor.images.cache import Image
+from emuvisor.machine.choices import FirmwareName
 from emuvisor.machine.config import DiskConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
@@ -17,11 +18,11 @@ LOOK_S = 0.2
 BOOTED = "EMUVISOR-BOOT-OK"
 
 
-def boot_disks(host: Host, *disks: DiskConfig, memory: int = 256 * MIB, firmware: str = "seabios") -> Guest:
+def boot_disks(
+    host: Host, *disks: DiskConfig, memory: int = 256 * MIB, firmware: FirmwareName = "seabios"
+) -> Guest:
     """A running PC that boots from `disks` by its firmware."""
-    guest = host.create(
-        GuestConfig(board="pc", firmware=firmware, memory=memory, disks=disks)  # type: ignore[arg-type]
-    )
+    guest = host.create(GuestConfig(board="pc", firmware=firmware, memory=memory, disks=disks))
     guest.start()
     return guest
 

@@ -5,6 +5,7 @@ On the virtual clock, where the guest's waits take no time.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compatibility import Compatibility
@@ -14,6 +15,7 @@ from virtio_guests import NAMES, TRANSPORTS, check_health, kernel, until
 from emuvisor.errors import StateError
 from emuvisor.host import Guest, Host
 from emuvisor.images.cache import Image
+from emuvisor.machine.choices import BoardName, RingLayout
 from emuvisor.machine.config import DiskConfig, GuestConfig
 from emuvisor.units import KIB, MIB, PAGE_SIZE
 
@@ -39,16 +41,22 @@ def disk(tmp_path: Path) -> DiskConfig:
 
 
 def boot(
-    host: Host, image: Image, *, board: str, ring: str = "split", append: str = "", **devices: object
+    host: Host,
+    image: Image,
+    *,
+    board: BoardName,
+    ring: RingLayout = "split",
+    append: str = "",
+    **devices: Any,
 ) -> Guest:
     guest = host.create(
         GuestConfig(
-            board=board,  # type: ignore[arg-type]
-            ring=ring,  # type: ignore[arg-type]
+            board=board,
+            ring=ring,
             memory=MEMORY,
             kernel=kernel(image, append),
             balloon=True,
-            **devices,  # type: ignore[arg-type]
+            **devices,
         )
     )
     guest.start()

@@ -59,7 +59,7 @@ class IsaBoard:
         self.ports.attach(*POWER, self.power, width=2)
         self.user_devices = plug_devices(self, w.devices)
 
-    def load_roms(self, roms: Sequence[Piece], programs_chipset: bool) -> None:  # noqa: ARG002  (there is no chipset)
+    def load_roms(self, roms: Sequence[Piece], _programs_chipset: bool, /) -> None:
         """ROMs take the place of RAM."""
         for rom in roms:
             self.memory.add_rom(rom.gpa, rom.data)

@@ -101,7 +101,7 @@ class Board(Protocol):
         """The interrupt controller's vector for the interrupt that the processor now takes."""
         ...
 
-    def load_roms(self, roms: Sequence[Piece], programs_chipset: bool) -> None:
+    def load_roms(self, roms: Sequence[Piece], programs_chipset: bool, /) -> None:
         """Put firmware where this board has it. Unless it programs the chipset itself, leave the board as firmware
         leaves it: RAM in the ROM area where no ROM is, PCI devices at their addresses, the APIC in virtual wire mode.
         """
