@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from emuvisor.cli.tables import show_table
-from emuvisor.errors import ImageError, UsageError
+from emuvisor.errors import UsageError
 from emuvisor.units import format_size
 
 if TYPE_CHECKING:
@@ -46,27 +46,18 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def execute_pull(args: argparse.Namespace) -> int:
     """Fetch and build the images `args.names`, or all that are missing."""
+    from emuvisor.images.cache import usable
     from emuvisor.images.recipes import RECIPES, pull
 
     if bool(args.names) == args.all:
         raise UsageError("name the images to pull, or say --all")
-    for name in args.names or [name for name in RECIPES if not _is_here(name)]:
+    for name in args.names or [name for name in RECIPES if usable(name) is None]:
         with _progress() as progress:
             image = pull(name, progress)
         versions = ", ".join(f"{package} {version}" for package, version in image.packages.items())
         print(f"{image.name}: {format_size(image.size)} in {image.path} ({versions})")
         print(f"Boot {_how_to_boot(image)}")
     return 0
-
-
-def _is_here(name: str) -> bool:
-    """Whether the image is in the cache, whole."""
-    from emuvisor.images.cache import find
-
-    try:
-        return find(name) is not None
-    except ImageError:
-        return False
 
 
 def execute_list(args: argparse.Namespace) -> int:

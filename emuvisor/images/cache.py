@@ -17,10 +17,10 @@ from typing import Any
 
 from emuvisor.errors import HostError, ImageError
 
-__all__ = ["Image", "Recipe", "cache_folder", "find", "install", "list_images"]
+__all__ = ["Image", "Recipe", "cache_folder", "find", "install", "list_images", "usable"]
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,14 @@ def find(name: str) -> Image | None:
         return _read_manifest(name, folder, data)
     except (KeyError, TypeError, AttributeError) as error:
         raise ImageError(f"{manifest}: damaged: {error!r}; pull the image again") from None
+
+
+def usable(name: str) -> Image | None:
+    """The installed image `name`; None when it has to be pulled, for one that is damaged or of another version too."""
+    try:
+        return find(name)
+    except ImageError:
+        return None
 
 
 def list_images() -> list[Image]:

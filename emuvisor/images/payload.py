@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emuvisor.images.cache import find
+from emuvisor.images.cache import usable
 from emuvisor.images.debian import pull_amd64
 from emuvisor.images.memtest import pull_memtest
 from emuvisor.images.progress import silent
@@ -26,11 +26,11 @@ class Payload:
 
 def payload(*, memtest: bool = True) -> Payload:
     """From the cache; the images are pulled first if they are not there. Raises HostError and ImageError."""
-    debian = find("debian") or pull_amd64("debian", silent)
+    debian = usable("debian") or pull_amd64("debian", silent)
     files = {name: debian.path / name for name in ("vmlinuz", "initrd.cpio")}
     packages = dict(debian.packages)
     if memtest:
-        image = find("debian-memtest") or pull_memtest("debian-memtest", silent)
+        image = usable("debian-memtest") or pull_memtest("debian-memtest", silent)
         files["memtest"] = image.path / "memtest86+ia32.bin"
         packages |= image.packages
     return Payload(files, packages)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from emuvisor.errors import HostError, ImageError
-from emuvisor.images.cache import Recipe, cache_folder, find, install, list_images
+from emuvisor.images.cache import Recipe, cache_folder, find, install, list_images, usable
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +71,8 @@ def test_installing_again_repairs(cache):
     [
         ("{", "damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("[]", "damaged: TypeError('list indices must be integers or slices, not str')"),
-        ('{"version": 2}', "damaged: KeyError('files')"),
-        ('{"version": 1}', "version 1 is not 2"),
+        ('{"version": 3}', "damaged: KeyError('files')"),
+        ('{"version": 2}', "version 2 is not 3"),
     ],
 )
 def test_damaged_manifest(text, message):
@@ -96,3 +96,11 @@ def test_unwritable_cache(cache):
     with pytest.raises(HostError) as error:
         install("debian", recipe())
     assert str(error.value) == f"cannot write the image cache {cache}: Not a directory"
+
+
+def test_an_image_of_another_version_has_to_be_pulled(cache):
+    image = install("debian", recipe())
+    assert usable("debian") == image
+    (image.path / "manifest.json").write_text('{"version": 2}')
+    assert usable("debian") is None
+    assert usable("other") is None
