@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from emuvisor.cpu.pcpu import Pcpu
     from emuvisor.cpu.state import CpuState
     from emuvisor.errors import (
+        AdmissionError,
         BusConflict,
         ConfigError,
         EmuvisorError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         HostError,
         ImageError,
         OutOfFrames,
+        PageLost,
         SnapshotError,
         StateError,
         UsageError,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from emuvisor.memory import FramePool
 
 __all__ = [
+    "AdmissionError",
     "BusConflict",
     "ConfigError",
     "Console",
@@ -79,6 +82,7 @@ __all__ = [
     "NicConfig",
     "OutOfFrames",
     "Outcome",
+    "PageLost",
     "Pcpu",
     "ShareConfig",
     "SnapshotError",
@@ -91,6 +95,7 @@ _HOMES = {
     "emuvisor.cpu.pcpu": ("Pcpu",),
     "emuvisor.cpu.state": ("CpuState",),
     "emuvisor.errors": (
+        "AdmissionError",
         "BusConflict",
         "ConfigError",
         "EmuvisorError",
@@ -99,6 +104,7 @@ _HOMES = {
         "HostError",
         "ImageError",
         "OutOfFrames",
+        "PageLost",
         "SnapshotError",
         "StateError",
         "UsageError",

@@ -6,16 +6,19 @@
     │   ├── ImageError        a kernel, initrd, disk, firmware or ELF image
     │   ├── BusConflict       two devices want the same addresses
     │   ├── GuestAddressError an access by a loader or device outside the guest's memory
+    │   ├── AdmissionError    a promise of memory that the host cannot make
     │   ├── StateError        an operation that the guest's present state does not allow
     │   └── SnapshotError     a saved device or CPU state that cannot be restored
     └── HostError             it went wrong: the machine below us
         ├── EngineError       Unicorn is missing, unknown, or refused a call
-        └── OutOfFrames       the host frame pool is empty
+        ├── OutOfFrames       the host frame pool is empty, or the guest has its limit
+        └── PageLost          the content of a guest's page cannot be brought back
 
 What a guest does wrong is never one of these: it becomes the guest's own exit reason or a counter.
 """
 
 __all__ = [
+    "AdmissionError",
     "BusConflict",
     "ConfigError",
     "EmuvisorError",
@@ -24,6 +27,7 @@ __all__ = [
     "HostError",
     "ImageError",
     "OutOfFrames",
+    "PageLost",
     "SnapshotError",
     "StateError",
     "UsageError",
@@ -54,6 +58,10 @@ class GuestAddressError(UsageError):
     """A loader or device reached outside guest memory; the message names the guest physical address."""
 
 
+class AdmissionError(UsageError):
+    """The host cannot promise a guest the memory that it is to have; the message has the arithmetic."""
+
+
 class StateError(UsageError):
     """The guest is in a state that does not allow the operation."""
 
@@ -71,4 +79,8 @@ class EngineError(HostError):
 
 
 class OutOfFrames(HostError):
-    """The host frame pool has no free frame left."""
+    """The host frame pool has no free frame left, or the guest may have no more of them."""
+
+
+class PageLost(HostError):
+    """The host took a page away and cannot bring its content back; the message names the page and the reason."""

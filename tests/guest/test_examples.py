@@ -38,6 +38,13 @@ def run_example(name: str) -> str:
             ["000000000000827b by 4-level paging", "=> #PF, error code 0: PML4E is not present"],
         ),
         ("breakpoint.py", ["0x8275: out dx, ax"]),
+        (
+            "memory_rung.py",
+            [
+                "the host is SOFT, 8663 frames are missing",
+                "sleepers: asleep: gives 8663 frames: it sleeps",
+            ],
+        ),
     ],
 )
 def test_example(name: str, lines: list[str]) -> None:

@@ -1,0 +1,66 @@
+"""Memory as a resource: who may have how much of the host's frames, who gives when they run short, and how.
+
+contract.py      MemoryContract, a guest's claim; admit: whether a host can promise it
+host_state.py    HostState: how short frames are
+use.py           GuestUse, HostUse: what the policy is told
+activity.py      working sets, estimated
+trust.py         which balloons can be relied on
+history.py       observe: from one look to the next
+entitlement.py   who gives: shares per page with the idle-memory tax
+rungs/           how it is given: the ladder
+instructions.py  what a plan consists of
+plan.py          plan: from statistics to instructions
+
+docs/memory.md explains it all.
+"""
+
+from emuvisor.host.memory.contract import MemoryContract, admit
+from emuvisor.host.memory.history import History, observe
+from emuvisor.host.memory.host_state import HostState
+from emuvisor.host.memory.instructions import (
+    Allow,
+    Balloon,
+    Instruction,
+    Pause,
+    Resume,
+    ScanSharing,
+    SendAway,
+)
+from emuvisor.host.memory.plan import plan
+from emuvisor.host.memory.rungs import (
+    BalloonRung,
+    CompressionRung,
+    PauseRung,
+    Rung,
+    SharingRung,
+    StoreRung,
+    SwapRung,
+    default_rungs,
+)
+from emuvisor.host.memory.use import GuestUse, HostUse
+
+__all__ = [
+    "Allow",
+    "Balloon",
+    "BalloonRung",
+    "CompressionRung",
+    "GuestUse",
+    "History",
+    "HostState",
+    "HostUse",
+    "Instruction",
+    "MemoryContract",
+    "Pause",
+    "PauseRung",
+    "Resume",
+    "Rung",
+    "ScanSharing",
+    "SendAway",
+    "SharingRung",
+    "StoreRung",
+    "SwapRung",
+    "admit",
+    "default_rungs",
+    "observe",
+    "plan",
+]

@@ -1,0 +1,69 @@
+"""What the policy remembers from one look to the next, as plain values that go in and come out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from emuvisor.host.memory.activity import Activity
+from emuvisor.host.memory.host_state import HostState, next_state
+from emuvisor.host.memory.trust import BalloonRecord
+from emuvisor.host.memory.use import GuestUse, HostUse
+
+__all__ = ["GuestHistory", "History", "observe"]
+
+_YIELD_GAIN = 1 / 2
+_YIELD_RECOVERY = 1 / 64
+"""What a store that gained nothing regains of its reputation in each period: it is tried again after some time."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestHistory:
+    """What is remembered of a guest."""
+
+    activity: Activity | None = None
+    balloon: BalloonRecord = field(default_factory=BalloonRecord)
+    yields: Mapping[str, float] = field(default_factory=dict)
+    """By store: frames gained for each page sent; 1 when it is not in it."""
+
+    def after(self, guest: GuestUse) -> "GuestHistory":
+        """With one more look at `guest`."""
+        activity = self.activity
+        if guest.accessed is not None:
+            activity = activity.after(guest.accessed) if activity else Activity.first(guest.accessed)
+        return GuestHistory(activity, self.balloon.after(guest), self._yields(guest))
+
+    def _yields(self, guest: GuestUse) -> Mapping[str, float]:
+        if not self.yields and not guest.sent:
+            return self.yields
+        yields = {store: min(1.0, known + _YIELD_RECOVERY) for store, known in self.yields.items()}
+        for store, (asked, gained) in guest.sent.items():
+            if asked:
+                known = self.yields.get(store, 1.0)
+                yields[store] = known + _YIELD_GAIN * (min(1.0, gained / asked) - known)
+        return yields
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is remembered of the host and of the guests that were there at the last look."""
+
+    state: HostState = HostState.HIGH
+    guests: Mapping[str, GuestHistory] = field(default_factory=dict)
+
+
+def observe(before: History, use: HostUse) -> tuple[History, HostUse]:
+    """What is to be remembered after a look at `use`; and `use` with what follows from all looks so far: the host's
+    state, working sets, which balloons can be relied on, what the stores gain."""
+    state = next_state(before.state, use.available, use.frames) if use.tight else HostState.HIGH
+    unknown = GuestHistory()
+    histories = {guest.name: before.guests.get(guest.name, unknown).after(guest) for guest in use.guests}
+    guests = tuple(_with_history(guest, histories[guest.name]) for guest in use.guests)
+    return History(state, histories), replace(use, guests=guests, state=state)
+
+
+def _with_history(guest: GuestUse, history: GuestHistory) -> GuestUse:
+    return replace(
+        guest,
+        active=None if history.activity is None else history.activity.pages,
+        balloon_verdict=history.balloon.verdict,
+        yields=history.yields,
+    )

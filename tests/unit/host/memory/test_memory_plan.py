@@ -1,0 +1,355 @@
+"""Statistics in, lists of instructions out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from policy_guests import guest, host
+
+from emuvisor.host.memory import (
+    Allow,
+    Balloon,
+    BalloonRung,
+    CompressionRung,
+    GuestUse,
+    HostState,
+    HostUse,
+    Instruction,
+    Pause,
+    PauseRung,
+    Resume,
+    Rung,
+    ScanSharing,
+    SendAway,
+    SharingRung,
+    SwapRung,
+    default_rungs,
+    plan,
+)
+
+HIGH, SOFT, HARD, LOW = HostState
+ROOM = {"compressed": 4000, "swap": 4000}
+
+
+def short(instruction: Instruction) -> tuple[Any, ...]:
+    """What is to be done, without why."""
+    kind = type(instruction).__name__
+    match instruction:
+        case ScanSharing():
+            return kind, instruction.pages
+        case Balloon():
+            return kind, instruction.guest, instruction.target, instruction.frames
+        case SendAway():
+            return kind, instruction.guest, instruction.store, instruction.pages, instruction.frames
+        case Allow():
+            return kind, instruction.guest, instruction.may_take
+    return kind, instruction.guest
+
+
+def shorts(use: HostUse, rungs: Sequence[Rung] | None = None) -> list[tuple[Any, ...]]:
+    return [short(instruction) for instruction in plan(use, default_rungs() if rungs is None else rungs)]
+
+
+def test_a_host_on_which_nothing_can_run_out_does_nothing() -> None:
+    guests = [guest("a", 4000, size=5000), guest("b", 4000, size=5000)]
+    assert plan(host(*guests, free=2000, room=ROOM), default_rungs()) == []
+    # Not even when all is taken, as long as nobody can want more.
+    assert plan(host(guest("a", 5000, size=5000), free=0, frames=5000, room=ROOM), default_rungs()) == []
+    assert plan(host(free=10_000), default_rungs()) == []
+
+
+def test_plenty_of_memory_but_overcommitted_is_scanned_slowly() -> None:
+    use = host(guest("a", 2000), guest("b", 2000), free=6000, room=ROOM)
+    assert plan(use, default_rungs()) == [
+        ScanSharing(
+            rung="sharing",
+            guest="",
+            pages=100,
+            why="scans 100 pages: the guests could take more than is free",
+            numbers={"short": 0},
+        )
+    ]
+    assert plan(use, [SharingRung(idle_pages_per_s=0)]) == []
+
+
+def test_below_the_high_threshold_it_is_scanned_fast_and_nothing_taken() -> None:
+    use = host(guest("a", 4750, balloon=True), guest("b", 4750), free=500, room=ROOM)
+    assert shorts(use) == [("ScanSharing", 5000)]
+
+
+def test_soft_asks_balloons() -> None:
+    use = host(guest("a", 5000, balloon=True, active=5000), guest("b", 4650), free=350, room={}, state=SOFT)
+    assert plan(use, default_rungs())[1:] == [
+        Balloon(
+            rung="balloon",
+            guest="a",
+            target=3325,  # 3000 pages that it does not use, and 325 of those that it does
+            frames=325,
+            why="gives 325 frames: it pays 0.2 shares per page, 1000 / (5000 active + 4 x 0 idle)",
+            numbers={"price": 0.2, "shares": 1000, "active": 5000, "idle": 0, "idle_cost": 4.0},
+        )
+    ]
+
+
+def test_a_guest_without_a_balloon_is_compressed_from_soft_on() -> None:
+    use = host(guest("a", 5000), guest("b", 4650, balloon=True), free=350, room=ROOM, state=SOFT)
+    assert shorts(use)[1:] == [("SendAway", "a", "compressed", 325, 325)]
+
+
+def test_a_full_store_hands_on() -> None:
+    room = {"compressed": 40, "swap": 10_000}
+    use = host(guest("a", 5000), guest("b", 4900), free=100, room=room, state=HARD)
+    assert shorts(use)[1:] == [
+        ("SendAway", "a", "compressed", 40, 40),
+        ("SendAway", "a", "swap", 298, 298),
+        ("SendAway", "b", "swap", 237, 237),
+    ]
+
+
+def test_what_one_guest_cannot_give_others_do() -> None:
+    """In SOFT nothing can be taken from a guest without balloon when there is no compression."""
+    use = host(
+        guest("a", 8000, size=9000), guest("b", 1650, balloon=True, size=2000), free=350, room={}, state=SOFT
+    )
+    assert shorts(use)[1:] == [("Balloon", "b", 675, 325)]
+
+
+def test_debts_move_on_when_a_store_is_full_before_all_have_paid() -> None:
+    use = host(
+        guest("a", 4800),
+        guest("b", 4800),
+        guest("c", 50, balloon=True, size=10_000),
+        guest("d", 250, balloon=True, size=300, active=250),
+        free=100,
+        room={"compressed": 100},
+        state=HARD,
+    )
+    instructions = plan(use, [BalloonRung(), CompressionRung()])
+    assert [short(i) for i in instructions] == [
+        ("Balloon", "d", 195, 145),
+        ("SendAway", "a", "compressed", 100, 100),
+    ]
+
+
+def test_hard_takes_at_once_what_is_urgent_and_asks_for_the_rest() -> None:
+    use = host(guest("a", 9850, size=16_000, balloon=True), free=150, room=ROOM, state=HARD)
+    # 525 are missing: 300 to come back to SOFT, which cannot wait for the guest.
+    assert shorts(use)[1:] == [("Balloon", "a", 6375, 225), ("SendAway", "a", "compressed", 300, 300)]
+
+
+def test_a_balloon_that_failed_is_passed_over() -> None:
+    verdict = "its balloon lies: it claims 900 pages, and holds 3"
+    use = host(
+        guest("a", 9650, size=16_000, balloon=True, balloon_verdict=verdict),
+        free=350,
+        room=ROOM,
+        state=SOFT,
+    )
+    (instruction,) = plan(use, default_rungs())[1:]
+    assert short(instruction) == ("SendAway", "a", "compressed", 325, 325)
+    assert instruction.why == (
+        "gives 325 frames: it pays 0.104 shares per page, 1000 / (9650 active + 4 x 0 idle); " + verdict
+    )
+
+
+def test_a_store_that_gains_little_is_sent_more_and_one_that_gains_nothing_is_left_out() -> None:
+    half = guest("a", 9800, size=16_000, yields={"compressed": 0.5})
+    use = host(half, free=200, room=ROOM, state=HARD)
+    assert shorts(use)[1:] == [("SendAway", "a", "compressed", 950, 475)]
+    none = replace(half, yields={"compressed": 0.05})
+    assert shorts(host(none, free=200, room=ROOM, state=HARD))[1:] == [("SendAway", "a", "swap", 475, 475)]
+
+
+def test_a_reservation_that_nobody_touched_yet_is_not_available() -> None:
+    reserved = guest("a", 100, size=3000, reservation=3000)
+    use = host(reserved, guest("b", 6500), free=3400, room={}, state=HIGH)
+    assert use.available == 500
+    assert shorts(use) == [("ScanSharing", 5000), ("Allow", "a", 2900 + 250), ("Allow", "b", 250)]
+
+
+def test_who_starves_is_allowed_more() -> None:
+    reserved = guest("a", 100, size=3000, reservation=3000)
+    use = host(reserved, guest("b", 6500, starved=True), free=2901, room={}, state=LOW)
+    assert shorts(use)[1:] == [("Allow", "a", 2900), ("Allow", "b", 1)]
+
+
+def test_a_bound_ends_when_its_reason_is_gone() -> None:
+    use = host(guest("a", 100, bounded=True, size=200), guest("b", 100), free=9800)
+    assert plan(use, ()) == [
+        Allow(rung="bounds", guest="a", may_take=None, why="may take what it wants: nobody was promised it")
+    ]
+
+
+def test_a_limit_is_kept_at_any_time() -> None:
+    use = host(guest("a", 1200, size=3000, limit=1000), free=8800, room=ROOM)
+    assert plan(use, default_rungs()) == [
+        SendAway(
+            rung="compression",
+            guest="a",
+            store="compressed",
+            pages=200,
+            frames=200,
+            why="gives 200 frames: it pays 0.833 shares per page, 1000 / (1200 active + 4 x 0 idle); "
+            "it holds 200 more than its limit of 1000 allows",
+            numbers={"price": 1000 / 1200, "shares": 1000, "active": 1200, "idle": 0, "idle_cost": 4.0},
+        ),
+        Allow(
+            rung="bounds",
+            guest="a",
+            may_take=0,
+            why="may take 0 frames: it holds 1200, and its limit is 1000",
+        ),
+    ]
+
+
+def test_a_balloon_tells_a_guest_of_its_limit_before_it_runs_into_it() -> None:
+    use = host(guest("a", 200, size=3000, limit=2000, balloon=True), free=9800, room=ROOM)
+    balloon, allow = plan(use, default_rungs())
+    assert short(balloon) == ("Balloon", "a", 1000, 0)
+    assert balloon.why == "may use 2000 of its 3000 frames: its limit"
+    assert short(allow) == ("Allow", "a", 1800)
+    told = host(guest("a", 200, size=3000, limit=2000, balloon=True, balloon_target=1000), free=9800)
+    assert shorts(told) == [("Allow", "a", 1800)]
+    pressed = host(
+        guest("a", 200, size=3000, limit=2000, balloon=True), guest("b", 9500), free=300, state=SOFT
+    )
+    assert ("Balloon", "a", 1000, 0) in shorts(pressed)
+
+
+def test_at_its_limit_with_no_way_out_a_guest_is_paused() -> None:
+    full = guest("a", 512, size=3000, limit=512, starved=True, runs=False)
+    pause, _ = plan(host(full, free=9000), default_rungs())
+    assert pause == Pause(
+        rung="pause",
+        guest="a",
+        why="no memory: it holds its limit of 2 MiB, and none of that can be sent away",
+        numbers={"resident": 512, "limit": 512},
+    )
+    assert shorts(host(full, free=9000, room=ROOM)) == [
+        ("SendAway", "a", "compressed", 64, 64),
+        ("Allow", "a", 0),
+    ]
+    paused = replace(full, starved=False, paused=True)
+    assert shorts(host(paused, free=9000)) == [("Allow", "a", 0)]
+    raised = guest("a", 512, size=3000, limit=600, paused=True, runs=False)
+    assert shorts(host(raised, free=9000)) == [("Resume", "a"), ("Allow", "a", 88)]
+
+
+def test_the_last_resort_pauses_the_weakest_of_those_who_starve() -> None:
+    hungry = {"starved": True, "runs": False}
+    guests = (guest("a", 3000), guest("b", 3000, **hungry), guest("c", 4000, **hungry))
+    pause = plan(host(*guests, free=0, state=LOW), default_rungs())[-1]
+    assert pause == Pause(
+        rung="pause",
+        guest="c",
+        why="no memory: 0 of the host's 10000 frames are available, 0 more can be gained, and 2 are needed at once",
+        numbers={"available": 0, "expected": 0, "needed": 2},
+    )
+
+
+def test_nobody_is_paused_while_frames_are_to_be_had() -> None:
+    hungry = guest("a", 5000, starved=True, runs=False)
+    use = host(hungry, guest("b", 5000), free=0, state=LOW, room=ROOM)
+    assert [s for s in shorts(use) if s[0] == "Pause"] == []
+    assert plan(host(hungry, guest("b", 4990), free=10, state=LOW), [PauseRung()]) == []
+
+
+def test_a_guest_within_its_reservation_is_never_paused() -> None:
+    hungry = guest("a", 5000, reservation=6000, starved=True, runs=False)
+    use = host(hungry, guest("b", 4000), free=1000, state=LOW)
+    assert shorts(use, [PauseRung()]) == [("Allow", "a", 1000), ("Allow", "b", 0)]
+
+
+def test_paused_guests_go_on_one_at_a_time_the_strongest_first() -> None:
+    paused = {"paused": True, "runs": False}
+    guests = (guest("a", 4000, **paused), guest("b", 3000, **paused), guest("c", 2000))
+    assert plan(host(*guests, free=1000, state=HIGH), [PauseRung()]) == [
+        Resume(
+            rung="pause",
+            guest="b",
+            why="goes on: 775 frames are spare",
+            numbers={"spare": 775},
+        )
+    ]
+    assert plan(host(*guests, free=150, state=LOW), [PauseRung()]) == []
+    assert plan(host(*guests, free=225, state=HARD), [PauseRung()]) == []
+
+
+def test_balloons_deflate_in_proportion() -> None:
+    guests = (
+        guest("a", 2000, balloon=True, ballooned=1000, balloon_target=1000),
+        guest("b", 2000, balloon=True, ballooned=3000, balloon_target=3000),
+    )
+    instructions = plan(host(*guests, free=1475), [BalloonRung()])
+    assert [short(i) for i in instructions] == [("Balloon", "a", 900, -100), ("Balloon", "b", 2700, -300)]
+    assert instructions[0].why == "gets 100 frames back: 800 are spare, balloons are to hold 4000"
+    assert plan(host(*guests, free=675), [BalloonRung()]) == []
+
+
+def test_balloons_deflate_wholly_when_nothing_can_run_out() -> None:
+    held = guest("a", 2000, size=3000, balloon=True, ballooned=1000, balloon_target=1000)
+    assert shorts(host(held, free=8000)) == [("Balloon", "a", 0, -1000)]
+
+
+def test_a_target_does_not_shrink_while_memory_is_short() -> None:
+    use = host(
+        guest("a", 9650, size=20_000, absent=0, balloon=True, ballooned=10, balloon_target=2000),
+        free=350,
+        state=SOFT,
+    )
+    assert shorts(use)[1:] == [("Balloon", "a", 2000, 325)]
+
+
+def test_switching_a_rung_off() -> None:
+    use = host(guest("a", 9900, size=16_000), free=100, room=ROOM, state=HARD)
+    assert shorts(use, [SwapRung()]) == [("SendAway", "a", "swap", 575, 575)]
+    assert plan(use, ()) == []
+
+
+class Robber(Rung):
+    """A rung that asks for all there is."""
+
+    name = "robber"
+    state = SOFT
+    prompt = True
+
+    def reach(self, use: HostUse, guest: GuestUse) -> int:
+        return 1 << 40
+
+    def ask(self, use: HostUse, debts: Mapping[str, int]) -> list[Instruction]:
+        stolen = [
+            SendAway(rung=self.name, guest=g.name, store="swap", pages=1 << 40, frames=1 << 40, why="mine")
+            for g in use.guests
+        ]
+        blown = [
+            Balloon(rung=self.name, guest=g.name, target=1 << 40, frames=1 << 40, why="mine")
+            for g in use.guests
+        ]
+        ghost = Pause(rung=self.name, guest="ghost", why="boo")
+        return [*stolen, *blown, ghost]
+
+
+def test_a_rung_of_ones_own_cannot_break_a_reservation() -> None:
+    use = host(
+        guest("a", 5000, reservation=4990), guest("b", 4900, reservation=5000), free=100, state=LOW, room=ROOM
+    )
+    assert shorts(use, [Robber()])[:4] == [
+        ("SendAway", "a", "swap", 10, 10),
+        ("Balloon", "a", 3010, 0),
+        ("Balloon", "b", 3000, 0),
+        ("Pause", "ghost"),
+    ]
+
+
+@pytest.mark.parametrize("state", HostState)
+def test_the_interface_has_defaults(state: HostState) -> None:
+    class Watcher(Rung):
+        name = "watcher"
+
+        def ask(self, use: HostUse, debts: Mapping[str, int]) -> list[Instruction]:
+            return []
+
+    watcher = Watcher()
+    watcher.state = state
+    assert plan(host(guest("a", 9900), free=100, state=HARD), [watcher]) == []
