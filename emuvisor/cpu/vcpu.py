@@ -81,6 +81,7 @@ def bind(memory: GuestMemory) -> _core.Stage2:
     memory.on_slot = lambda slot: stage2.add_slot(slot.first, slot.entries, slot.movable)
     memory.on_move = stage2.move_slot
     memory.on_log = stage2.set_log
+    memory.on_sampling = stage2.set_sampling
     memory.on_revoke = stage2.revoke
     return stage2
 

@@ -2,7 +2,13 @@
 
 pool.py    FramePool: the host's frames, with a hard limit; who refers to each
 stage2.py  the states that a guest frame can be in, and the form of a stage-2 entry
-slot.py    Slot, a run of guest frames; Backing, how they get host frames: thin provisioning, copy on write
+slot.py    Slot, a run of guest frames, and what is noted about each page
+store.py   PageStore, what keeps the content of pages that have no frame
+compressed.py, slabs.py   CompressedStore, in the host's memory; the arena that it packs pages into
+swapfile.py, swapslots.py, pagingfile.py   SwapFile, on its disk; which slots are taken; the file itself
+backing.py Backing, how pages get host frames: thin provisioning, copy on write, the limit, pages from stores
+reclaim.py Reclaimable, how they lose them: access sampling, stores, sharing, discarded and ballooned pages
+sharing.py, pagehash.py, hints.py   PageSharing, which finds pages of equal content; by what hash; where it saw them
 region.py  Region: memory of a device that moves about in the guest's address space (a BAR)
 shadow.py  Shadow: RAM and ROM at the same addresses (PAM)
 guest.py   GuestMemory: all of a guest's slots; layout, dirty log, clones; and reading and writing by guest

@@ -7,17 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emuvisor.errors import GuestAddressError, UsageError
-from emuvisor.memory.pool import FramePool
+from emuvisor.memory.pool import ZERO_FRAME, FramePool
+from emuvisor.memory.reclaim import Reclaimable
 from emuvisor.memory.region import Region
 from emuvisor.memory.shadow import Shadow
-from emuvisor.memory.slot import MAX_SLOTS, NOWHERE, Backing, Slot, pieces
-from emuvisor.memory.stage2 import FRAME_MASK, STATE_SHIFT, Entries, FrameState, entry
+from emuvisor.memory.slot import MAX_SLOTS, NOWHERE, Slot, pieces
+from emuvisor.memory.stage2 import FRAME_MASK, STATE_SHIFT, WRITTEN, FrameState, entry, in_states
 from emuvisor.units import PAGE_SHIFT, PAGE_SIZE
 
 __all__ = ["DmaMemory", "GuestMemory", "PhysicalMemory"]
 
 _ABSENT = entry(FrameState.ABSENT)
 _RESIDENT = entry(FrameState.RESIDENT)
+_ZERO = entry(FrameState.SHARED, ZERO_FRAME)
 _PAGE_MASK = PAGE_SIZE - 1
 BULK_PAGES = 256
 """Pages written in one step."""
@@ -25,13 +27,6 @@ KNOWN_PAGES = 4096
 """Pages of which it is remembered where they lie."""
 _ZEROS = memoryview(bytes(PAGE_SIZE))
 """What a page that was never touched reads as."""
-
-
-def _backed_ram(entries: Entries) -> NDArray[np.bool_]:
-    """Which of `entries` are RAM with a frame."""
-    states = entries >> STATE_SHIFT
-    backed: NDArray[np.bool_] = (states == FrameState.RESIDENT) | (states == FrameState.SHARED)
-    return backed
 
 
 class PhysicalMemory(Protocol):
@@ -88,7 +83,7 @@ class DmaMemory(PhysicalMemory, Protocol):
         ...
 
 
-class GuestMemory(Backing):
+class GuestMemory(Reclaimable):
     """RAM in `blocks` of (base, length) bytes, thinly provisioned from `pool`.
 
     A frame is taken when the guest first touches its page. `fault` is what the CPU calls when it meets a page
@@ -97,17 +92,13 @@ class GuestMemory(Backing):
 
     def __init__(self, pool: FramePool, blocks: Iterable[tuple[int, int]]) -> None:
         super().__init__(pool)
-        self.slots: list[Slot] = []
         self.regions: list[Region] = []
         """In the order in which they were added; a clone has as many."""
-        self.shadows: list[Shadow] = []
         self.on_slot: Callable[[Slot], None] | None = None
         self.on_log: Callable[[int, NDArray[np.uint8] | None], None] | None = None
         """The CPU's ear: a slot was added, the dirty log of slot number such changed."""
         self.size = 0
         self._fetched = pool.fetched.data
-        self.host = memoryview(pool.memory)
-        """All frames of the pool, one behind the other; `place` and `views` point into it."""
         self._readable: dict[int, int] = {}
         self._writable: dict[int, int] = {}
         """Where pages of RAM and ROM lie in `host`, by frame number; forgotten at each revocation."""
@@ -128,6 +119,8 @@ class GuestMemory(Backing):
             self.on_slot(slot)
         if self._logging:
             self._start_log(number)
+        if self._sampling:
+            self._sample_slot(number)
         return number
 
     def _find(self, gfn: int) -> tuple[Slot, int] | None:
@@ -160,7 +153,6 @@ class GuestMemory(Backing):
         """Take RAM away from [gpa, gpa + length): a window for devices. Whole pages inside one block."""
         slot, index = self._inside(gpa, length)
         self.release(slot.entries[index : index + (length >> PAGE_SHIFT)], FrameState.HOLE)
-        self.revoke()
 
     def add_rom(self, gpa: int, data: bytes | memoryview) -> None:
         """Put `data` at `gpa` (page-aligned, padded to whole pages) as memory that guests cannot change.
@@ -176,6 +168,7 @@ class GuestMemory(Backing):
         self.release(slot.entries[index : index + count], FrameState.HOLE)
         for i in range(count):
             frame = self.pool.take()
+            self.frames_taken += 1
             piece = data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
             self.pool.frames[frame, : len(piece)] = np.frombuffer(piece, np.uint8)
             slot.entries[index + i] = entry(FrameState.ROM, frame)
@@ -198,6 +191,7 @@ class GuestMemory(Backing):
             found.append((piece, *place))
         for piece, slot, index in found:
             frame = self.own(int(slot.entries[index]) & FRAME_MASK)
+            self.frames_taken += int(slot.entries[index]) != entry(FrameState.ROM, frame)
             slot.entries[index] = entry(FrameState.ROM, frame)
             slot.mark(index)
             self.fill(frame, piece.offset, source[piece.start : piece.end])
@@ -243,9 +237,9 @@ class GuestMemory(Backing):
     # ---- stage-2 faults ----
 
     def fault(self, gfn: int, write: bool) -> bool:
-        """Make guest frame `gfn` usable: give it a frame, or for a write a frame of its own.
+        """Make guest frame `gfn` usable: give it a frame with its content, or for a write a frame of its own.
 
-        False when that is not possible now (`starved` says whether for want of a frame).
+        False when there is no frame (`starved`). Raises PageLost.
         """
         found = self._find(gfn)
         return found is not None and self.supply(*found, write)
@@ -317,13 +311,15 @@ class GuestMemory(Backing):
             entries = entries[: touched[0]]
         pages = source[: len(entries) << PAGE_SHIFT].reshape(-1, PAGE_SIZE)
         wanted = pages.any(axis=1)
-        if self.pool.free < len(entries):  # near the end of the pool, page by page: what fits is written
-            return 0
+        if self.pool.free < len(entries) or not self._allows(len(entries)):
+            return 0  # near the end of the pool, or the guest's limit, page by page: what fits is written
         frames = self.pool.take_many(int(wanted.sum()))
+        self.frames_taken += len(frames)
         self.pool.frames[frames] = pages[wanted]
         entries[wanted] = np.uint32(_RESIDENT) | frames
-        if slot.dirty is not None:
-            slot.dirty[index : index + len(entries)][wanted] = 1
+        for noted in (slot.dirty, slot.accessed):
+            if noted is not None:
+                noted[index : index + len(entries)][wanted] = 1
         return len(entries) << PAGE_SHIFT
 
     # ---- access without copies ----
@@ -354,13 +350,10 @@ class GuestMemory(Backing):
             places[gfn] = frame << PAGE_SHIFT
 
     def _own_frame(self, slot: Slot, index: int) -> int | None:
-        """A frame of the page's own, noted in the dirty log; None for ROM. Raises OutOfFrames."""
-        state = int(slot.entries[index]) >> STATE_SHIFT
-        if state == FrameState.ROM:
+        """A frame of the page's own, noted in the dirty log; None for ROM. Raises OutOfFrames, PageLost."""
+        if int(slot.entries[index]) >> STATE_SHIFT == FrameState.ROM:
             return None
-        self.make_own(slot, index)
-        slot.mark(index)
-        return int(slot.entries[index]) & FRAME_MASK
+        return self.make_own(slot, index)
 
     def wrote(self, place: int, length: int) -> None:
         """Bytes at `place` of `host` were written by a device; see `DmaMemory`."""
@@ -402,39 +395,6 @@ class GuestMemory(Backing):
         if end:
             out.append(host[start:end])
         return out
-
-    # ---- giving pages back ----
-
-    def discard(self, gpa: int, length: int) -> int:
-        """Forget what the whole pages inside [gpa, gpa + length) hold: they read as zeros and have no frame until they
-        are touched again. ROM, holes and regions are left alone. Returns how many frames became free."""
-        first, end = -(-gpa // PAGE_SIZE), (gpa + length) // PAGE_SIZE
-        freed = 0
-        for slot in self._blocks():
-            low, high = max(first - slot.first, 0), min(end - slot.first, len(slot.entries))
-            if low < high:
-                freed += self._empty(slot, low + np.flatnonzero(_backed_ram(slot.entries[low:high])))
-        return freed
-
-    def discard_pages(self, pages: NDArray[np.int64]) -> int:
-        """As `discard` for the guest frame numbers in `pages`, in any order, whatever they are."""
-        freed = 0
-        for slot in self._blocks():
-            inside = (pages >= slot.first) & (pages < slot.first + len(slot.entries))
-            places = np.unique(pages[inside] - slot.first)
-            freed += self._empty(slot, places[_backed_ram(slot.entries[places])])
-        return freed
-
-    def _empty(self, slot: Slot, places: NDArray[np.int64]) -> int:
-        """Make pages of RAM that have frames absent; returns how many frames became free."""
-        if not len(places):
-            return 0
-        frames = slot.entries[places] & np.uint32(FRAME_MASK)
-        slot.entries[places] = _ABSENT
-        if slot.dirty is not None:
-            slot.dirty[places] = 1
-        self.revoke()
-        return self.pool.release(frames)
 
     def ram_pages(self, pages: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the guest frame numbers in `pages` are RAM now, touched or not."""
@@ -482,14 +442,12 @@ class GuestMemory(Backing):
 
     # ---- the whole guest ----
 
-    def _blocks(self) -> list[Slot]:
-        return [slot for slot in self.slots if not slot.movable]
-
     def clone(self) -> "GuestMemory":
         """A second guest's memory with the same content; every page is shared until one of the two writes it. Its
-        regions are placed as this one's, its shadow RAM shows the same."""
+        regions are placed as this one's, its shadow RAM shows the same. It begins without a limit of its own."""
         twin = GuestMemory(self.pool, ())
         twin.size = self.size
+        twin.stores.update(self.stores)
         for slot in self.slots:
             number = twin._add_slot(Slot(slot.first, self.share(slot.entries), slot.movable))
             if slot.movable:
@@ -506,30 +464,32 @@ class GuestMemory(Backing):
         for shadow in self.shadows:
             shadow.forget()
         for slot in self.slots:
-            states = slot.entries >> STATE_SHIFT
-            ram = (states != FrameState.ROM) & (states != FrameState.HOLE)
-            self.release(slot.entries[ram], FrameState.ABSENT)
+            ram = ~in_states(slot.entries, (FrameState.ROM, FrameState.HOLE))
+            old = slot.entries[ram]
             slot.entries[ram] = entry(FrameState.ABSENT)
-        self.revoke()
+            self.revoke()
+            self.give_back(old)
 
     def close(self) -> int:
         """Give all frames back; returns how many became free."""
         freed = sum(shadow.close() for shadow in self.shadows)
-        freed += sum(self.release(slot.entries, FrameState.HOLE) for slot in self.slots)
-        self.revoke()
-        return freed
+        return freed + sum(self.release(slot.entries, FrameState.HOLE) for slot in self.slots)
 
     def census(self) -> dict[str, int]:
         """How many guest frames are in each state, by the state's name in small letters; regions and what lies under
-        shadowed addresses included."""
-        counts = np.zeros(256, np.int64)
+        shadowed addresses included. Pages that show the zero frame are "zero" and not "shared"."""
+        counts = dict.fromkeys([*(state.name.lower() for state in FrameState), "zero"], 0)
         for entries in [*(slot.entries for slot in self.slots), *(shadow.hidden for shadow in self.shadows)]:
-            counts += np.bincount(entries >> STATE_SHIFT, minlength=256)
-        return {state.name.lower(): int(counts[state]) for state in FrameState}
+            states = entries >> STATE_SHIFT
+            for state in FrameState:  # quicker than bincount, which widens the states first
+                counts[state.name.lower()] += int(np.count_nonzero(states == state))
+            counts["zero"] += int(np.count_nonzero(entries == _ZERO))
+        counts["shared"] -= counts["zero"]
+        return counts
 
     def written_pages(self) -> Sequence[int]:
-        """Guest frame numbers of RAM that have a frame, ascending; without regions."""
+        """Guest frame numbers of RAM that holds something, wherever it is, ascending; without regions."""
         pages: list[int] = []
         for slot in sorted(self._blocks(), key=lambda s: s.first):
-            pages.extend((np.flatnonzero(_backed_ram(slot.entries)) + slot.first).tolist())
+            pages.extend((np.flatnonzero(in_states(slot.entries, WRITTEN)) + slot.first).tolist())
         return pages

@@ -2,7 +2,6 @@
 
 import mmap
 import threading
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +16,10 @@ __all__ = ["FramePool", "FrameUsers"]
 _MAP_NORESERVE = 0x4000
 """Linux's value; the mmap module has the name from Python 3.13 on only."""
 
-RESERVED = 1
-"""Frame 0 is all ones: what an instruction fetch from a hole finds. It is nobody's and not counted."""
+ZERO_FRAME = 1
+RESERVED = 2
+"""Frame 0 is all ones: what an instruction fetch from a hole finds. Frame 1 is all zeros: what pages of zeros share.
+Both are nobody's, never written and not counted."""
 
 
 class FrameUsers(Protocol):
@@ -53,13 +54,15 @@ class FramePool:
                 f"the host does not give {format_size(total * PAGE_SIZE)} of address space: {error}"
             ) from None
         self.frames: NDArray[np.uint8] = np.frombuffer(self.memory, np.uint8).reshape(total, PAGE_SIZE)
+        self.words: NDArray[np.uint64] = self.frames.view(np.uint64)
+        """The same, eight bytes at a time: quicker to compare."""
         self.fetched: NDArray[np.uint32] = np.zeros(total, np.uint32)
         """Per frame, one bit per engine: it may hold translated code of the frame."""
         self.references: NDArray[np.uint32] = np.zeros(total, np.uint32)
         self.frames[0] = 0xFF
+        self.zero_frame = ZERO_FRAME
+        """All pages of zeros that were found show it. It has no owner and no count, so that any number can."""
         self.users: FrameUsers | None = None
-        self.reclaim: Callable[[int], None] | None = None
-        """Asked for a number of frames when there is none left, before anyone fails."""
         self._free: list[int] = []
         self._untouched = RESERVED
         self._lock = threading.RLock()
@@ -77,8 +80,6 @@ class FramePool:
     def take(self) -> int:
         """A frame full of zeros, with one reference. Raises OutOfFrames."""
         with self._lock:
-            if not self.free and self.reclaim is not None:
-                self.reclaim(1)
             if self._free:
                 frame = self._free.pop()
                 self.frames[frame] = 0
@@ -93,8 +94,6 @@ class FramePool:
     def take_many(self, count: int) -> NDArray[np.uint32]:
         """`count` frames at once, as `take`. Raises OutOfFrames, and then takes none."""
         with self._lock:
-            if count > self.free and self.reclaim is not None:
-                self.reclaim(count - self.free)
             if count > self.free:
                 raise self._out_of_frames()
             used = [self._free.pop() for _ in range(min(count, len(self._free)))]
@@ -119,10 +118,19 @@ class FramePool:
     def share(self, frames: NDArray[np.uint32]) -> None:
         """One more reference to each of `frames`, for each time that it is named."""
         with self._lock:
-            np.add.at(self.references, frames, np.uint32(1))
+            np.add.at(self.references, frames[frames != ZERO_FRAME], np.uint32(1))
+
+    def share_unchanging(self, frames: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """As `share`, for those of `frames` that nobody writes where they are, because they have two references at
+        least or are the zero frame; returns which those are. Whoever has the other references may run."""
+        with self._lock:
+            unchanging: NDArray[np.bool_] = (self.references[frames] >= 2) | (frames == ZERO_FRAME)
+            self.share(frames[unchanging])
+            return unchanging
 
     def release(self, frames: NDArray[np.uint32]) -> int:
         """One reference less to each of `frames`, for each time that it is named; returns how many became free."""
+        frames = frames[frames != ZERO_FRAME]
         with self._lock:
             np.subtract.at(self.references, frames, np.uint32(1))
             gone = np.unique(frames[self.references[frames] == 0])

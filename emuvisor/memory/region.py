@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emuvisor.errors import GuestAddressError, UsageError
-from emuvisor.memory.slot import NOWHERE, Backing, Slot, backed_frames, pieces
-from emuvisor.memory.stage2 import STATE_SHIFT, FrameState
+from emuvisor.memory.backing import Backing
+from emuvisor.memory.slot import NOWHERE, Slot, backed_frames, pieces
+from emuvisor.memory.stage2 import FRAMED, in_states
 from emuvisor.units import PAGE_SHIFT, PAGE_SIZE
 
 __all__ = ["Region"]
@@ -76,12 +77,8 @@ class Region:
     def snapshot(self) -> NDArray[np.uint8]:
         """A copy of all bytes."""
         entries = self._slot.entries
-        for index in np.flatnonzero(entries >> STATE_SHIFT > FrameState.HOLE).tolist():
-            self._backing.readable(self._slot, index)  # brings it back from where it is
         content = np.zeros((len(entries), PAGE_SIZE), np.uint8)
-        states = entries >> STATE_SHIFT
-        backed = (states == FrameState.RESIDENT) | (states == FrameState.SHARED)
-        content[backed] = self._backing.pool.frames[backed_frames(entries)]
+        content[in_states(entries, FRAMED)] = self._backing.pool.frames[backed_frames(entries)]
         return content.reshape(-1)
 
     def collect_log(self) -> NDArray[np.int64]:

@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emuvisor.errors import GuestAddressError
-from emuvisor.memory.slot import Backing, Piece, Slot, pieces
+from emuvisor.memory.backing import Backing
+from emuvisor.memory.pool import ZERO_FRAME
+from emuvisor.memory.slot import Piece, Slot, pieces
 from emuvisor.memory.stage2 import FRAME_MASK, Entries, FrameState, entry
 from emuvisor.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -27,9 +29,8 @@ class Shadow:
     name = "shadow RAM"
 
     def __init__(self, backing: Backing, slot: Slot, index: int, count: int) -> None:
-        """Over `count` pages from page `index` of `slot`. Raises OutOfFrames."""
+        """Over `count` pages from page `index` of `slot`."""
         self._init(backing, slot, index, Slot(slot.first + index, slot.entries[index : index + count].copy()))
-        self._zeros = backing.pool.take()
         self._visible[:] = _HOLE
         backing.revoke()
 
@@ -42,8 +43,6 @@ class Shadow:
         self._visible: Entries = slot.entries[index : index + count]
         self._read_ram: NDArray[np.bool_] = np.zeros(count, np.bool_)
         self._write_ram: NDArray[np.bool_] = np.zeros(count, np.bool_)
-        self._zeros = 0
-        """The frame that RAM never touched shows while it must not be written."""
 
     @property
     def base(self) -> int:
@@ -77,6 +76,7 @@ class Shadow:
         source = np.frombuffer(data, np.uint8)
         pages = self._pages(gpa, len(source))
         frames = self._backing.pool.take_many(len(pages)).tolist()
+        self._backing.frames_taken += len(pages)
         for number, (page, frame) in enumerate(zip(pages, frames, strict=True)):
             part = source[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
             self._backing.pool.frames[frame, : len(part)] = part
@@ -109,15 +109,11 @@ class Shadow:
 
     def _locked(self, page: int) -> int:
         """The visible RAM page as memory that the guest can only read."""
-        frame = self._backing.readable(self._slot, self._index + page)
-        if not frame:
-            frame = self._zeros
-            self._backing.pool.share(np.array([frame], np.uint32))
-        return _ROM | frame
+        return _ROM | (self._backing.readable(self._slot, self._index + page) or ZERO_FRAME)
 
     def _unlocked(self, locked: int) -> int:
-        """The entry of a RAM page again. A frame that others have too (`_zeros` is one) is copied when it is written;
-        the last owner keeps it."""
+        """The entry of a RAM page again. A frame that others have too is copied when it is written; the last owner
+        keeps it."""
         return _SHARED | locked & FRAME_MASK
 
     def reset(self) -> None:
@@ -155,11 +151,7 @@ class Shadow:
 
     def close(self) -> int:
         """Give the frames back that the guest does not see; returns how many became free."""
-        freed = self._backing.release(self._hidden.entries, FrameState.HOLE)
-        if self._zeros:
-            freed += self._backing.pool.release(np.array([self._zeros], np.uint32))
-            self._zeros = 0
-        return freed
+        return self._backing.release(self._hidden.entries, FrameState.HOLE)
 
     def clone(self, backing: Backing, slot: Slot) -> "Shadow":
         """The same over `slot`, which is a clone's."""
@@ -168,6 +160,4 @@ class Shadow:
         twin._init(backing, slot, self._index, hidden)
         twin._read_ram[:] = self._read_ram
         twin._write_ram[:] = self._write_ram
-        twin._zeros = self._zeros
-        backing.pool.share(np.array([self._zeros], np.uint32))
         return twin

@@ -17,14 +17,19 @@ typedef struct {
     Py_buffer memory, fetched;
 } Frames;
 
+typedef struct { /* one byte per frame of a slot, kept by Python */
+    Py_buffer buffer;
+    bool held;
+} ByteMap;
+
 typedef struct {
     PyObject_HEAD
     stage2 s;
     PyObject *frames;
     PyObject *fault; /* fault(gfn, write) -> bool */
     Py_buffer entries[STAGE2_SLOTS];
-    Py_buffer dirty[STAGE2_SLOTS];
-    bool has_dirty[STAGE2_SLOTS];
+    ByteMap dirty[STAGE2_SLOTS];
+    ByteMap accessed[STAGE2_SLOTS];
     bool failed; /* the fault handler raised: the error is kept here */
     PyObject *error[3];
 } Stage2;

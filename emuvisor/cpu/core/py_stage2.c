@@ -49,6 +49,13 @@ static int stage2_clear(PyObject *o)
     return 0;
 }
 
+static void let_go(ByteMap *map)
+{
+    if (map->held)
+        PyBuffer_Release(&map->buffer);
+    map->held = false;
+}
+
 static void stage2_dealloc(PyObject *o)
 {
     Stage2 *self = (Stage2 *)o;
@@ -56,8 +63,8 @@ static void stage2_dealloc(PyObject *o)
     PyObject_GC_UnTrack(o);
     for (unsigned i = 0; i < self->s.count; i++) {
         PyBuffer_Release(&self->entries[i]);
-        if (self->has_dirty[i])
-            PyBuffer_Release(&self->dirty[i]);
+        let_go(&self->dirty[i]);
+        let_go(&self->accessed[i]);
     }
     for (int i = 0; i < 3; i++)
         Py_XDECREF(self->error[i]);
@@ -103,34 +110,52 @@ static PyObject *stage2_move_slot(PyObject *o, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *stage2_set_log(PyObject *o, PyObject *args)
+/* (slot, bytes | None): `maps` keeps the bytes; returns the slot, NULL with an exception. */
+static memory_slot *set_map(Stage2 *self, PyObject *args, ByteMap maps[STAGE2_SLOTS], const char *what, uint8_t **bytes)
 {
-    Stage2 *self = (Stage2 *)o;
     unsigned slot;
-    PyObject *log;
-    Py_buffer dirty;
-    if (!PyArg_ParseTuple(args, "IO", &slot, &log))
+    PyObject *object;
+    Py_buffer buffer;
+    if (!PyArg_ParseTuple(args, "IO", &slot, &object))
         return NULL;
     if (slot >= self->s.count) {
         PyErr_SetString(PyExc_ValueError, "no such memory slot");
         return NULL;
     }
-    if (log != Py_None) {
-        if (PyObject_GetBuffer(log, &dirty, PyBUF_WRITABLE) != 0)
+    if (object != Py_None) {
+        if (PyObject_GetBuffer(object, &buffer, PyBUF_WRITABLE) != 0)
             return NULL;
-        if ((uint64_t)dirty.len != self->s.slots[slot].count) {
-            PyBuffer_Release(&dirty);
-            PyErr_SetString(PyExc_ValueError, "the dirty log needs one byte per frame of the slot");
+        if ((uint64_t)buffer.len != self->s.slots[slot].count) {
+            PyBuffer_Release(&buffer);
+            PyErr_Format(PyExc_ValueError, "the %s needs one byte per frame of the slot", what);
             return NULL;
         }
     }
-    if (self->has_dirty[slot])
-        PyBuffer_Release(&self->dirty[slot]);
-    self->has_dirty[slot] = log != Py_None;
-    if (log != Py_None)
-        self->dirty[slot] = dirty;
-    self->s.slots[slot].dirty = log == Py_None ? NULL : dirty.buf;
-    self->s.epoch++;
+    let_go(&maps[slot]);
+    if (object != Py_None)
+        maps[slot] = (ByteMap){buffer, true};
+    *bytes = object == Py_None ? NULL : buffer.buf;
+    self->s.epoch++; /* what a TLB holds was not noted there */
+    return &self->s.slots[slot];
+}
+
+static PyObject *stage2_set_log(PyObject *o, PyObject *args)
+{
+    uint8_t *bytes;
+    memory_slot *slot = set_map((Stage2 *)o, args, ((Stage2 *)o)->dirty, "dirty log", &bytes);
+    if (!slot)
+        return NULL;
+    slot->dirty = bytes;
+    Py_RETURN_NONE;
+}
+
+static PyObject *stage2_set_sampling(PyObject *o, PyObject *args)
+{
+    uint8_t *bytes;
+    memory_slot *slot = set_map((Stage2 *)o, args, ((Stage2 *)o)->accessed, "access sample", &bytes);
+    if (!slot)
+        return NULL;
+    slot->accessed = bytes;
     Py_RETURN_NONE;
 }
 
@@ -146,6 +171,8 @@ static PyMethodDef stage2_methods[] = {
      "add_slot(first_gfn, entries, movable=False): RAM with one uint32 entry per frame."},
     {"move_slot", stage2_move_slot, METH_VARARGS, "move_slot(slot, first_gfn): a movable slot begins there from now on."},
     {"set_log", stage2_set_log, METH_VARARGS, "set_log(slot, dirty | None): one byte per frame, set at the first write."},
+    {"set_sampling", stage2_set_sampling, METH_VARARGS,
+     "set_sampling(slot, accessed | None): one byte per frame, set at each TLB fill."},
     {"revoke", stage2_revoke, METH_NOARGS, "revoke(): an entry lost a right; no TLB may go on using the old one."},
     {NULL, NULL, 0, NULL},
 };

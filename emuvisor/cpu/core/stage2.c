@@ -4,6 +4,12 @@
 
 #include "paging.h"
 
+static void note_access(const memory_slot *slot, uint64_t index)
+{
+    if (slot->accessed)
+        slot->accessed[index] = 1;
+}
+
 enum stage2_result stage2_translate(stage2 *s, uint64_t gfn, bool write, uint32_t *frame)
 {
     const memory_slot *slot = stage2_slot(s, gfn);
@@ -15,16 +21,18 @@ enum stage2_result stage2_translate(stage2 *s, uint64_t gfn, bool write, uint32_
         *frame = STAGE2_FRAME(entry);
         switch (STAGE2_STATE(entry)) {
         case STAGE2_RESIDENT:
+            note_access(slot, index);
             if (!slot->dirty)
                 return STAGE2_READWRITE;
             if (write)
                 slot->dirty[index] = 1;
             return slot->dirty[index] ? STAGE2_READWRITE : STAGE2_READONLY;
         case STAGE2_SHARED:
-            if (!write)
-                return STAGE2_READONLY;
-            break;
-        case STAGE2_ROM: return STAGE2_DISCARD;
+            if (write)
+                break;
+            note_access(slot, index);
+            return STAGE2_READONLY;
+        case STAGE2_ROM: note_access(slot, index); return STAGE2_DISCARD;
         case STAGE2_HOLE: return STAGE2_NOTHING;
         default: break;
         }

@@ -12,7 +12,7 @@ enum stage2_state {
     STAGE2_SHARED,   /* has a frame that others have too: copy on write */
     STAGE2_ROM,      /* has a frame; writes go nowhere */
     STAGE2_HOLE      /* no memory: device or nothing */
-    /* above: RAM whose content is elsewhere; the fault handler brings it */
+    /* above: RAM without a frame, as STAGE2_ABSENT, or whose content is elsewhere; the fault handler brings it */
 };
 #define STAGE2_STATE(entry) ((entry) >> 24)
 #define STAGE2_FRAME(entry) ((entry) & 0xffffffu)
@@ -21,8 +21,9 @@ typedef struct {
     uint64_t first; /* guest frame number */
     uint64_t count;
     uint32_t *entries;
-    uint8_t *dirty; /* one byte per frame while the dirty log is on, else NULL */
-    bool movable;   /* a device's: it shows only where no other slot has memory */
+    uint8_t *dirty;    /* one byte per frame while the dirty log is on, else NULL */
+    uint8_t *accessed; /* the same while accesses are sampled: set when a frame is handed out */
+    bool movable;      /* a device's: it shows only where no other slot has memory */
 } memory_slot;
 
 #define STAGE2_SLOTS 32 /* MAX_SLOTS in memory/slot.py */
@@ -67,7 +68,8 @@ enum stage2_result {
     STAGE2_HOST       /* the host could not supply the frame */
 };
 
-/* Which frame holds guest frame `gfn`, after giving it one where needed. A write is noted in the dirty log. */
+/* Which frame holds guest frame `gfn`, after giving it one where needed. A write is noted in the dirty log, and where
+ * accesses are sampled each one is. */
 enum stage2_result stage2_translate(stage2 *s, uint64_t gfn, bool write, uint32_t *frame);
 
 #endif

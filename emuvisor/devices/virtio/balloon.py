@@ -1,8 +1,8 @@
 """The memory balloon device: virtio 1.2, section 5.5.
 
-Pages that the guest puts into the balloon, reports free or hints at go back to the host's pool (`GuestMemory.discard`).
-They read as zeros from then on and take a frame again when the guest touches them, so that whatever a driver says, it
-can only lose content of its own guest.
+Pages that the guest puts into the balloon (`GuestMemory.inflate`), reports free or hints at (`discard`) go back to the
+host's pool. They read as zeros from then on and take a frame again when the guest touches them, so that whatever a
+driver says, it can only lose content of its own guest.
 """
 
 from collections.abc import Callable
@@ -222,6 +222,7 @@ class Balloon(VirtioDevice):
     def quiesced(self) -> None:
         """The next driver begins with an empty balloon; what the host wants stays."""
         self._inside = PageSet()
+        self._memory.empty_balloon()
         self._waiting_buffer = None
         self.actual_pages = 0
         self.poison_val = 0
@@ -239,11 +240,13 @@ class Balloon(VirtioDevice):
     def _inflate(self, chain: Chain) -> int:
         pages = self._pages(chain)
         self.pages_inflated += self._inside.add(pages)
-        self.frames_returned += self._memory.discard_pages(pages)
+        self.frames_returned += self._memory.inflate(pages)
         return 0
 
     def _deflate(self, chain: Chain) -> int:
-        self.pages_deflated += self._inside.remove(self._pages(chain))
+        pages = self._pages(chain)
+        self.pages_deflated += self._inside.remove(pages)
+        self._memory.deflate(pages)
         return 0
 
     def _pages(self, chain: Chain) -> NDArray[np.int64]:

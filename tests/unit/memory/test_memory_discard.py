@@ -85,7 +85,7 @@ def test_a_region_over_the_range_stays(memory):
     region.write(0, b"device")
     region.place(2 * MIB)
     assert memory.discard(2 * MIB, PAGE) == 0
-    assert memory.discard_pages(np.array([2 * MIB // PAGE])) == 0
+    assert memory.inflate(np.array([2 * MIB // PAGE])) == 0
     assert region.read(0, 6) == b"device"
 
 
@@ -106,7 +106,7 @@ def test_the_dirty_log_knows(memory):
     assert memory.collect_log().tolist() == [1, 2], "page 3 was zero before"
     memory.write(2 * PAGE, b"x")
     memory.collect_log()
-    memory.discard_pages(np.array([2]))
+    memory.inflate(np.array([2]))
     assert memory.collect_log().tolist() == [2]
 
 
@@ -144,9 +144,9 @@ def test_any_pages_in_any_order(pool, memory):
     memory.write(0, b"\1" * (4 * PAGE))
     memory.write(MIB, b"\1" * (2 * PAGE))
     wild = [3, 1, 1, MIB // PAGE + 1, 1 << 31, BLOCK_PAGES, -1, (1 << 63) - 1, 3]
-    assert memory.discard_pages(np.array(wild)) == 3
+    assert memory.inflate(np.array(wild)) == 3
     assert memory.written_pages() == [0, 2, MIB // PAGE]
-    assert memory.discard_pages(np.zeros(0, np.int64)) == 0
+    assert memory.inflate(np.zeros(0, np.int64)) == 0
 
 
 def test_which_pages_are_ram(memory):

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from emuvisor.errors import GuestAddressError, OutOfFrames
 from emuvisor.memory import FramePool, GuestMemory
+from emuvisor.memory.pool import RESERVED
 from emuvisor.memory.stage2 import FRAME_MASK, FrameState
 from emuvisor.units import PAGE_SIZE
 
@@ -211,17 +212,16 @@ class Layout(RuleBasedStateMachine):
 
     @invariant()
     def references_add_up(self):
-        owners = np.zeros(FRAMES + 1, int)
-        own = np.zeros(FRAMES + 1, int)
+        owners = np.zeros(FRAMES + RESERVED, int)
+        own = np.zeros(FRAMES + RESERVED, int)
         for memory, _ in self.guests:
-            owners[memory.shadows[0]._zeros] += 1
             for entries in [*(slot.entries for slot in memory.slots), memory.shadows[0].hidden]:
                 states = entries >> 24
                 backed = np.isin(states, [FrameState.RESIDENT, FrameState.SHARED, FrameState.ROM])
                 np.add.at(owners, entries[backed] & FRAME_MASK, 1)
                 np.add.at(own, entries[states == FrameState.RESIDENT] & FRAME_MASK, 1)
-        assert owners[1:].tolist() == self.pool.references[1:].tolist()
-        assert int((owners[1:] > 0).sum()) == self.pool.used
+        assert owners[RESERVED:].tolist() == self.pool.references[RESERVED:].tolist()
+        assert int((owners[RESERVED:] > 0).sum()) == self.pool.used
         assert not own[owners > 1].any(), "a frame of its own has another owner"
 
     def teardown(self):

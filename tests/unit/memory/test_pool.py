@@ -97,24 +97,6 @@ def test_copy():
     assert pool.references[[frame, copy]].tolist() == [1, 1]
 
 
-def test_the_memory_manager_is_asked_before_anyone_fails():
-    pool = FramePool(2 * PAGE_SIZE)
-    frames = [pool.take(), pool.take()]
-    asked = []
-
-    def reclaim(count):
-        asked.append(count)
-        pool.release(array(frames.pop()))
-
-    pool.reclaim = reclaim
-    taken = pool.take()
-    assert asked == [1]
-    assert taken not in frames
-    pool.reclaim = asked.append  # finds nothing
-    with pytest.raises(OutOfFrames):
-        pool.take()
-
-
 def test_cpus_hear_of_frames_that_they_have_code_of():
     pool = FramePool(4 * PAGE_SIZE)
     pool.users = users = Users()

@@ -218,17 +218,3 @@ def test_it_has_a_dirty_log_of_its_own(memory):
     memory.stop_log()
     region.write(0, b"e")
     assert region.collect_log().tolist() == []
-
-
-def test_pages_that_are_elsewhere_are_brought_back_for_a_snapshot(pool, memory):
-    region = memory.add_region(2 * PAGE)
-    slot = memory.slots[2]
-
-    def bring(gfn, write):
-        slot.entries[1] = 1 << 24 | pool.take()
-        return True
-
-    memory.sources[9] = bring
-    slot.entries[1] = 9 << 24
-    assert not region.snapshot().any()
-    assert int(slot.entries[1]) >> 24 == 1

@@ -62,10 +62,12 @@ def test_in_and_out(ring):
     assert driver.request(INFLATE, pfns(FREE_PAGE_NUMBER + 3, FREE_PAGE_NUMBER, FREE_PAGE_NUMBER + 1)) == b""
     assert counts(driver.device) == (3, 0, 3, 3)
     assert driver.memory.pool.used == before - 3
+    assert driver.memory.census()["ballooned"] == 3
     assert driver.memory.read(FREE_AT, 2 * PAGE) == bytes(2 * PAGE)
     assert driver.memory.read(FREE_AT + 2 * PAGE, 2) == b"\xaa\xaa"
     assert driver.request(DEFLATE, [pfns(FREE_PAGE_NUMBER), pfns(FREE_PAGE_NUMBER + 3)]) == b""
     assert counts(driver.device) == (3, 2, 1, 3)
+    assert driver.memory.census()["ballooned"] == 1
 
 
 def test_the_target_is_told_and_the_actual_size_comes_back(driver):
@@ -157,6 +159,7 @@ def test_a_reset_empties_the_balloon_and_keeps_the_target(driver):
     driver.setup()
     assert config(driver) == (5, 0, STOP, 0)
     assert (driver.device.ballooned_pages, driver.device.statistics) == (0, {})
+    assert driver.memory.census()["ballooned"] == 0
 
 
 # ---- statistics ----
