@@ -30,7 +30,9 @@ class Cut(StrEnum):
     LEFT = "left"
 
 
-_CRASHES = frozenset({Ending.SHUTDOWN, Ending.ENGINE, Ending.HALTED, Ending.PANIC, Cut.NO_MEMORY})
+_CRASHES = frozenset(
+    {Ending.SHUTDOWN, Ending.ENGINE, Ending.HALTED, Ending.PANIC, Ending.PAGE_LOST, Cut.NO_MEMORY}
+)
 
 
 @dataclass(frozen=True, slots=True)

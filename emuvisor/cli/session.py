@@ -214,7 +214,8 @@ class Session:
             self._cut(starved.pop(), Cut.NO_MEMORY, f"{taken}; --pool gives it more")
         if len(self._live) < before:
             for guest in starved:
-                guest.resume()
+                with suppress(StateError):  # the memory manager resumes them, too
+                    guest.resume()
 
     def _rest(self, guest: Guest, now: float) -> None:
         """Say why a device suspended the guest, once for each reason, and let it try again after a while."""

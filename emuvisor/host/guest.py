@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from emuvisor.errors import UsageError
+from emuvisor.errors import OutOfFrames, UsageError
+from emuvisor.host.memory.contract import MemoryContract
+from emuvisor.host.memory.statistics import GuestMemoryStatistics
 from emuvisor.host.states import GuestState, require
 from emuvisor.host.statistics import GuestStatistics
 from emuvisor.machine.choices import InputKind
@@ -13,6 +15,7 @@ from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.console import Console
 from emuvisor.machine.machine import Machine
 from emuvisor.machine.outcome import Outcome
+from emuvisor.memory import GuestMemory
 from emuvisor.net.forward import Forward
 from emuvisor.net.port import Port
 from emuvisor.units import PAGE_SIZE, format_size
@@ -26,13 +29,24 @@ if TYPE_CHECKING:
     from emuvisor.devices.virtio.vsock import Vsock, VsockHost
     from emuvisor.host.host import Host
 
-__all__ = ["Guest"]
+__all__ = ["Guest", "contract_of"]
 
 _T = TypeVar("_T")
 
 WHEEL_UP, WHEEL_DOWN = 1 << 3, 1 << 4
 """Buttons 4 and 5 of a pointer, as X11 and VNC number them."""
 PRESENT = tuple(state for state in GuestState if state is not GuestState.GONE)
+
+
+def contract_of(config: GuestConfig) -> MemoryContract:
+    """What `config` claims of the host's memory. Raises UsageError for numbers that contradict each other."""
+    return MemoryContract(
+        size=config.memory,
+        reservation=config.memory_reservation,
+        limit=config.memory_limit,
+        shares=config.memory_shares,
+        priority=config.memory_priority,
+    )
 
 
 class Guest:
@@ -59,10 +73,22 @@ class Guest:
         self.on_pcpu = False
         self.on_pcpu_since = 0.0
         """When its slice began (time.monotonic seconds)."""
-        self.leaving = False
-        """Someone waits to take it off its pCPU: it is not queued again."""
+        self.leaving = 0
+        """How many wait to take it off its pCPU: it is not queued again."""
         self.suspended = False
         """A device paused it, for `reason`; it can go on when that is gone."""
+        self.out_of_memory = False
+        """The memory manager paused it, and resumes it when there is room."""
+        self.loading = False
+        """A thread without the host's lock loads its boot image: its memory is that thread's."""
+        self.starting = False
+        """It is not running yet, but it is no longer switched off."""
+        self.waits = False
+        """The thread that loads its boot image waits for a frame."""
+        self.refused = ""
+        """Why it got none."""
+        self.contract = contract_of(config)
+        """What it was promised of the host's memory."""
         self.wake_at: float | None = None
         """Idle until then (time.monotonic seconds)."""
         self._operating = threading.RLock()
@@ -75,18 +101,35 @@ class Guest:
     # ---- life ----
 
     def start(self) -> None:
-        """Power on. Raises ImageError for what it should boot, OutOfFrames when that does not fit the pool."""
+        """Power on. Raises ImageError for what it should boot, OutOfFrames when the host has no room for that."""
         with self._operating:
             with self.host.lock:
                 require(self.name, self.state, (GuestState.DEFINED, GuestState.CRASHED), "start")
+                self.host.take_off(self)
+                self.host.memory.starting(self)
+                self.starting = self.loading = True
             try:
-                self.machine.boot()  # without the host's lock: reading an image must not stop the others
+                self.machine.power_on()  # without the host's lock: reading an image must not stop the others
+                self._load()
             except BaseException:
                 self.machine.switch_off()
+                self.starting = self.loading = False
                 raise
             with self.host.lock:
+                self.starting = self.loading = False
                 self.outcome = None
                 self.host.make_runnable(self, "started")
+
+    def _load(self) -> None:
+        """Put the boot image into memory, waiting where it takes the memory manager to find frames."""
+        while True:
+            try:
+                return self.machine.load()
+            except OutOfFrames as error:
+                with self.host.lock:
+                    reason = self.host.wait_for_room(self)
+                if reason:
+                    raise OutOfFrames(f"guest {self.name!r}: {reason}") from error
 
     def pause(self) -> None:
         """Stop it where it is."""
@@ -119,7 +162,11 @@ class Guest:
                 require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "reset")
                 running = self.state is GuestState.RUNNING
                 self.host.take_off(self)
-            self.machine.reset()
+                self.loading = True
+            try:
+                self.machine.reset()
+            finally:
+                self.loading = False
             with self.host.lock:
                 self.outcome = None
                 if running:
@@ -144,6 +191,58 @@ class Guest:
     def _wake(self) -> None:
         with self.host.lock:
             self.host.wake(self)
+
+    # ---- memory ----
+
+    @property
+    def memory(self) -> GuestMemory:
+        """Its frames."""
+        return self.machine.memory
+
+    @property
+    def is_leftover(self) -> bool:
+        """It has switched itself off: what is in its memory is there to be looked at only."""
+        return self.state is GuestState.DEFINED and not self.starting
+
+    @property
+    def deterministic(self) -> bool:
+        """It is on the virtual clock, and repeats exactly."""
+        return self.config.clock == "virtual"
+
+    @property
+    def needed_frames(self) -> int:
+        """Frames that it cannot go on without while it starves."""
+        return self.machine.needed_frames
+
+    @property
+    def balloon_device(self) -> "Balloon | None":
+        """Its balloon, if it has one."""
+        return None if self.machine.virtio is None else self.machine.virtio.balloon
+
+    def set_memory(
+        self,
+        *,
+        reservation: int | None = None,
+        limit: int | None = None,
+        shares: int | None = None,
+        priority: int | None = None,
+    ) -> None:
+        """Change its claim to the host's memory while it runs; what is not named stays. A limit of its size is none.
+
+        Raises UsageError for numbers that contradict each other, AdmissionError for a reservation that the host
+        cannot promise.
+        """
+        changes = {"reservation": reservation, "limit": limit, "shares": shares, "priority": priority}
+        with self._operating, self.host.lock:
+            require(self.name, self.state, PRESENT, "use")
+            contract = replace(self.contract, **{k: v for k, v in changes.items() if v is not None})
+            self.host.memory.admit(self.name, contract)
+            self.contract = contract
+            self.host.memory.changed()
+
+    def memory_statistics(self) -> GuestMemoryStatistics:
+        """Where its memory is."""
+        return self.host.memory.guest_statistics(self)
 
     # ---- console ----
 
@@ -222,13 +321,13 @@ class Guest:
     def set_balloon(self, size: int) -> None:
         """Ask the guest to put `size` bytes of its memory into the balloon, and so give them to the host, or to take
         what is more than that back. Raises UsageError without a balloon, and for more than its memory."""
-        balloon: Balloon = self._virtio("balloon")
+        self._virtio("balloon")
         if not 0 <= size <= self.config.memory:
             own = format_size(self.config.memory)
             raise UsageError(f"guest {self.name!r}: {format_size(size)} do not fit into its {own}")
 
         def act() -> None:
-            balloon.target_pages = size // PAGE_SIZE
+            self.host.memory.set_wish(self, size // PAGE_SIZE)
 
         self._between_runs(act)
 

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,7 +12,9 @@ from emuvisor.cpu.models import CpuModel
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.devices.storage.thin import ThinPool, ThinUsage
 from emuvisor.errors import UsageError
-from emuvisor.host.guest import Guest
+from emuvisor.host.guest import Guest, contract_of
+from emuvisor.host.memory.manager import MemoryManager
+from emuvisor.host.memory.policy import MemoryPolicy
 from emuvisor.host.networks import Networks
 from emuvisor.host.run_queue import RunQueue
 from emuvisor.host.states import Event, GuestState
@@ -42,11 +44,19 @@ DISK_CHECK_S = 2.0
 class Host:
     """`memory` bytes for all guests together, and `pcpus` threads that run them `slice_work` bytes of code at a time.
 
+    `memory_policy` says what happens when they want more memory than there is.
+
     Use it as a context manager, or call `close`. Guests run until they end, are paused or stopped. Raises UsageError
-    for impossible numbers, EngineError without a usable Unicorn.
+    for impossible numbers, HostError when its swap file cannot be made, EngineError without a usable Unicorn.
     """
 
-    def __init__(self, memory: int = GIB, pcpus: int = 1, slice_work: int = DEFAULT_SLICE) -> None:
+    def __init__(
+        self,
+        memory: int = GIB,
+        pcpus: int = 1,
+        slice_work: int = DEFAULT_SLICE,
+        memory_policy: MemoryPolicy | None = None,
+    ) -> None:
         if not 1 <= pcpus <= MAX_PCPUS:
             raise UsageError(f"a host has 1 to {MAX_PCPUS} pCPUs, not {pcpus}")
         if slice_work < 1:
@@ -76,9 +86,13 @@ class Host:
         """pCPUs that will look for a guest in a moment: they have been woken, or a slice of theirs ends."""
         self._queue = RunQueue(pcpus)
         self._idle: set[str] = set()
+        self._starving: set[str] = set()
+        """Guests that run but for a frame: the memory manager looks for one."""
         self._threads: list[threading.Thread] = []
         self._closing = False
         self._closed = threading.Event()
+        self.memory = MemoryManager(self, memory_policy or MemoryPolicy())
+        """Who gets which frames, and why."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,13 +105,14 @@ class Host:
     def create(self, config: GuestConfig) -> Guest:
         """A guest by `config`, not started.
 
-        Raises UsageError when its name is taken or a network is not there, ConfigError and ImageError for what it is
-        made of.
+        Raises UsageError when its name is taken or a network is not there, AdmissionError when its memory cannot be
+        promised, ConfigError and ImageError for what it is made of.
         """
         with self._making:
             with self.lock:
                 if config.name in self.guests:
                     raise UsageError(f"there is a guest {config.name!r} already")
+                self.memory.admit(config.name, contract_of(config))
             # Without the host's lock, which an uplink's thread may be waiting for: it wakes guests.
             ports = self.networks.connect(config)
             try:
@@ -107,6 +122,7 @@ class Host:
                 raise
             with self.lock:
                 self.guests[config.name] = guest
+                guest.memory.stores = self.memory.stores
                 for image in guest.machine.images:
                     self.disks.add(image)
             return guest
@@ -120,6 +136,8 @@ class Host:
                 guest.machine.vcpu.stop()
             for work in self._work:
                 work.notify_all()
+            self.changed.notify_all()
+        self.memory.stop()
         for thread in self._threads:
             thread.join()
         guests = list(self.guests.values())
@@ -129,6 +147,7 @@ class Host:
         for guest in guests:
             self.networks.disconnect(guest.name)
         self.networks.close()
+        self.memory.close()
 
     def add_network(self, config: NetworkConfig) -> Network:
         """A virtual network that guests' cards can name. Raises UsageError when its name is taken, HostError when it
@@ -149,8 +168,10 @@ class Host:
 
     def make_runnable(self, guest: Guest, reason: str) -> None:
         """Enter the running state and a run queue."""
-        guest.suspended = False
+        self.take_off(guest)  # the memory manager may be at its pages
+        guest.suspended = guest.out_of_memory = False
         self.set_state(guest, GuestState.RUNNING, reason)
+        self.memory.changed()
         self._enqueue(guest)
         if not self._threads:
             for number in range(self.pcpus):
@@ -166,6 +187,7 @@ class Host:
         guest.wake_at = None
         guest.queued_at = time.perf_counter_ns()
         self._idle.discard(guest.name)
+        self._starving.discard(guest.name)
         pcpu = self._queue.add(guest.name, guest.pcpu)
         if pcpu not in self._waiting:
             if not self._waiting or len(self._queue) <= len(self._coming):
@@ -177,13 +199,14 @@ class Host:
 
     def take_off(self, guest: Guest) -> None:
         """Out of the queues, and off its pCPU if it is on one."""
-        guest.leaving = True
+        guest.leaving += 1
         while guest.on_pcpu:
             guest.machine.vcpu.stop()
             self.changed.wait()
-        guest.leaving = False
+        guest.leaving -= 1
         self._queue.remove(guest.name)
         self._idle.discard(guest.name)
+        self._starving.discard(guest.name)
 
     def between_runs(self, guest: Guest, function: Callable[[], _T]) -> _T:
         """Call `function` while the guest is on no pCPU; afterwards it goes on. Devices take no locks."""
@@ -207,7 +230,92 @@ class Host:
         guest.machine.close()
         self.guests.pop(guest.name, None)
         self.set_state(guest, GuestState.GONE, "deleted")
+        self.memory.changed()
         return self.pool.free - free
+
+    # ---- for the memory manager ----
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[bool]:
+        """Have a guest's memory for oneself, without the host's lock: a pCPU that does not run it. False when that
+        is not to be had now: the guest is gone, or its boot image is being loaded."""
+        with self.lock:
+            guest = self.guests.get(name)
+            starving = name in self._starving
+            got = guest is not None and self._hold(guest)
+        try:
+            yield got
+        finally:
+            if got:
+                assert guest is not None
+                with self.lock:
+                    self._let_go(guest, starving)
+
+    def _hold(self, guest: Guest) -> bool:
+        if guest.loading or self._closing:
+            return False
+        self.take_off(guest)
+        if guest.loading or guest.state is GuestState.GONE:  # meanwhile
+            return False
+        guest.on_pcpu = True
+        guest.on_pcpu_since = time.monotonic()
+        return True
+
+    def _let_go(self, guest: Guest, starving: bool) -> None:
+        guest.on_pcpu = False
+        self.changed.notify_all()
+        if guest.leaving:
+            pass  # whoever takes it off decides what becomes of it
+        elif guest.state is GuestState.RUNNING and starving:
+            self._starving.add(guest.name)
+        elif guest.state is GuestState.RUNNING:
+            self._enqueue(guest)
+
+    def all_guests(self) -> list[Guest]:
+        """Those whose memory is not being loaded."""
+        with self.lock:
+            return [guest for guest in self.guests.values() if not guest.loading]
+
+    def starving(self) -> list[Guest]:
+        """Guests that wait for a frame: in the place of their next slice, or while their boot image is loaded."""
+        with self.lock:
+            return [guest for guest in self.guests.values() if guest.waits or guest.name in self._starving]
+
+    def feed(self, name: str) -> None:
+        """There are frames: a guest that starves, or was paused for that, tries again."""
+        with self.lock:
+            guest = self.guests.get(name)
+            if guest is None:
+                return
+            guest.waits = False
+            self.changed.notify_all()
+            if guest.name in self._starving:
+                self._enqueue(guest)
+            elif guest.state is GuestState.PAUSED and guest.out_of_memory:
+                self.make_runnable(guest, "resumed: there is memory again")
+
+    def starve(self, name: str, reason: str) -> None:
+        """There are no frames: a guest that starves is paused, or the loading of its boot image fails."""
+        with self.lock:
+            guest = self.guests.get(name)
+            if guest is None:
+                return
+            if guest.waits:
+                guest.waits, guest.refused = False, reason
+                self.changed.notify_all()
+            elif guest.name in self._starving:
+                self._starving.discard(guest.name)
+                guest.out_of_memory = True
+                self.set_state(guest, GuestState.PAUSED, reason)
+
+    def wait_for_room(self, guest: Guest) -> str:
+        """The guest's boot image wants a frame: wait until the memory manager has one, which may take it from the same
+        guest. Returns why there is none, or nothing."""
+        guest.waits, guest.refused, guest.loading = True, "", False
+        self.memory.wake()
+        self.changed.wait_for(lambda: self._closing or not (guest.waits or guest.on_pcpu))
+        guest.waits, guest.loading = False, True
+        return "the host closes" if self._closing else guest.refused
 
     # ---- the pCPU threads ----
 
@@ -235,6 +343,8 @@ class Host:
                     self._put_back(guest, activity)
                 if guest.leaving:
                     self.changed.notify_all()
+                if self.pool.free < self.memory.wake_below:
+                    self.memory.wake()
                 # Under the same lock: what is queued here meanwhile would be taken over by another pCPU.
                 guest = self._next(number)
 
@@ -304,9 +414,9 @@ class Host:
             assert guest.machine.outcome is not None
             self._ended(guest, guest.machine.outcome)
         elif activity.readiness is Readiness.STARVED:
-            self.set_state(
-                guest, GuestState.PAUSED, f"no memory: all {self.pool.limit} frames of the host are taken"
-            )
+            if not guest.leaving:  # or else it finds out again
+                self._starving.add(guest.name)
+                self.memory.wake()
         elif activity.readiness is Readiness.SUSPENDED:
             guest.suspended = True
             self.set_state(guest, GuestState.PAUSED, activity.reason)

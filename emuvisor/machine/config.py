@@ -23,7 +23,7 @@ from emuvisor.machine.loaders.flat import FlatMode
 from emuvisor.machine.loaders.linux import Decompressor
 from emuvisor.machine.memory_map import MemoryMap
 from emuvisor.net.forward import Forward
-from emuvisor.units import MIB
+from emuvisor.units import MIB, PAGE_SIZE
 
 __all__ = [
     "DEFAULT_EPOCH_S",
@@ -42,6 +42,8 @@ MAX_VCPUS = 1
 MAX_SERIAL_PORTS = 4
 MAX_IDE_DRIVES = 4
 MAX_FLOPPIES = 2
+MAX_MEMORY_SHARES = 1_000_000
+MAX_MEMORY_PRIORITY = 100
 MAX_TIMEOUT_S = 365 * 24 * 3600
 MAX_VIRTIO_DEVICES = 24
 """Slots 3 to 26 of the PCI bus, which leaves some to devices of the user's."""
@@ -188,6 +190,10 @@ class GuestConfig:
 
     board: "pc" (PCI, IDE, VGA, ACPI), "microvm" (virtio and what booting a kernel needs) or "isa" (a PC of 1990).
     memory: bytes, a multiple of 4 KiB from 1 MiB to 512 GiB.
+    memory_reservation: bytes of it that the host always backs.
+    memory_limit: bytes of the host's memory that the guest never passes, however much is free.
+    memory_shares: its weight against other guests when memory is short, 1 to 1,000,000.
+    memory_priority: -100 to 100; guests of a lower one give all they can before those of a higher one.
     cpu: the name of a CPU model; None is the default one.
     clock: "virtual" counts what the guest runs and repeats exactly; "host" follows the wall clock.
     epoch_s: the real-time clock's start in seconds since 1970 (UTC). None: 2025-01-01 with a virtual
@@ -213,6 +219,10 @@ class GuestConfig:
     name: str = "guest"
     board: BoardName = "pc"
     memory: int = 256 * MIB
+    memory_reservation: int = 0
+    memory_limit: int | None = None
+    memory_shares: int = 1000
+    memory_priority: int = 0
     cpu: str | None = None
     vcpus: int = 1
     clock: ClockMode = "virtual"
@@ -240,6 +250,7 @@ class GuestConfig:
         _check_name("name", self.name)
         _check_choice("board", self.board, get_args(BoardName))
         MemoryMap.for_ram(self.memory)
+        self._check_memory()
         if self.cpu is not None:
             _check_name("cpu", self.cpu)
         _check_range("vcpus", self.vcpus, 1, MAX_VCPUS)
@@ -258,6 +269,16 @@ class GuestConfig:
             raise ConfigError("nothing to boot from: give one of kernel, flat, firmware and disks")
         self._check_virtio()
         self._check_board()
+
+    def _check_memory(self) -> None:
+        _check_range("memory_reservation", self.memory_reservation, 0, self.memory)
+        if self.memory_limit is not None and self.memory_limit < max(self.memory_reservation, PAGE_SIZE):
+            raise ConfigError(
+                f"memory_limit: {self.memory_limit} is less than a page of {PAGE_SIZE} bytes or than the "
+                f"reservation of {self.memory_reservation}"
+            )
+        _check_range("memory_shares", self.memory_shares, 1, MAX_MEMORY_SHARES)
+        _check_range("memory_priority", self.memory_priority, -MAX_MEMORY_PRIORITY, MAX_MEMORY_PRIORITY)
 
     def disk_bus(self, disk: DiskConfig) -> DiskBus:
         """How `disk` is connected on this board."""

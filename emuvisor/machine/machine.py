@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -17,13 +17,14 @@ from emuvisor.cpu.models import DEFAULT_MODEL, cpu_model
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.cpu.vcpu import Vcpu, bind
 from emuvisor.devices.storage.blockdevice import BlockDevice
-from emuvisor.errors import OutOfFrames
+from emuvisor.errors import OutOfFrames, PageLost
 from emuvisor.machine.boards.catalog import make_board
 from emuvisor.machine.boards.wiring import Drive, Wiring
 from emuvisor.machine.boot import boot_image, option_roms, vga_bios
 from emuvisor.machine.config import DEFAULT_EPOCH_S, GuestConfig
 from emuvisor.machine.console import Console, Watch
 from emuvisor.machine.disks import open_disk
+from emuvisor.machine.loading import Loading
 from emuvisor.machine.outcome import Ending, Outcome
 from emuvisor.memory import FramePool, GuestMemory
 
@@ -50,7 +51,7 @@ class Readiness(Enum):
     IDLE = "idle"
     """Halted; `Activity.wake_ns` says when a timer wakes it (host clock), None: only input can."""
     STARVED = "starved"
-    """It wants a frame and the pool has none."""
+    """It wants a frame, and the pool has none or it may have no more."""
     SUSPENDED = "suspended"
     """A device cannot go on; `Activity.reason` says why."""
     ENDED = "ended"
@@ -85,6 +86,7 @@ class Machine:
         self.debug = Console()
         """What firmware printed to the debug console ports."""
         self.outcome: Outcome | None = None
+        self._loading: Loading | None = None
         self.resets = 0
         self.on_reset: Callable[[], None] | None = None
         self._request: Outcome | None = None
@@ -269,18 +271,33 @@ class Machine:
     def boot(self) -> None:
         """Power on: memory empty, the boot image loaded, the vCPU at its first instruction.
 
-        Raises ImageError, and OutOfFrames when the pool is too small for the image.
+        Raises ImageError, and OutOfFrames when the pool is too small for the image; `load` goes on there.
         """
-        boot = boot_image(self.config)  # not kept: it is as large as the guest's first memory
-        self.memory.reset()
-        self.board.reset()
-        self.board.load_roms(boot.roms, boot.programs_chipset)
-        for piece in boot.pieces if boot.programs_chipset else (*boot.pieces, *self.board.tables()):
-            self.memory.write(piece.gpa, piece.data)
-        self.vcpu.state = boot.state
+        self.power_on()
+        self.load()
+
+    def power_on(self) -> None:
+        """Read the boot image; `load`, or else the next slice, puts it into memory. Raises ImageError."""
+        self._loading = Loading(boot_image(self.config), self.memory, self.board)
         self.outcome = self._request = None
         self._reset_requested = self._init_requested = False
+
+    def load(self) -> None:
+        """Put what is left of the boot image into memory, and the vCPU at its first instruction.
+
+        Raises OutOfFrames where there is no frame for it; called again, it goes on there.
+        """
+        if self._loading is None:
+            return
+        self._loading.run()
+        self.vcpu.state = self._loading.boot.state
+        self._loading = None  # not kept: it is as large as the guest's first memory
         self._watch_until()
+
+    @property
+    def needed_frames(self) -> int:
+        """Frames that it cannot go on without when it starves."""
+        return 1 if self._loading is None else self._loading.needed
 
     def _watch_until(self) -> None:
         if self.config.until is None or not self.consoles:
@@ -290,9 +307,11 @@ class Machine:
         self._until = self.console.watch(self.config.until, lambda: self._end(Outcome(Ending.UNTIL)))
 
     def reset(self) -> None:
-        """Press the reset button: boot again."""
+        """Press the reset button: boot again. What finds no frame is loaded by the next slice. Raises ImageError."""
         self.resets += 1
-        self.boot()
+        self.power_on()
+        with suppress(OutOfFrames):
+            self.load()
         if self.on_reset is not None:
             self.on_reset()
 
@@ -326,14 +345,17 @@ class Machine:
         resets = self.resets
         while left > 0 and self.outcome is None and self.resets == resets:
             try:
+                self.load()
                 self._pump_input()
                 self._call()
                 self.clock.fire_due()
                 before, started = self.vcpu.work, time.perf_counter_ns()
                 result = pcpu.run(self.vcpu, self._budget(left))
-            except OutOfFrames:  # a device wanted to write to memory that the host cannot supply
+                activity = self._after(result)
+            except OutOfFrames:  # for the boot image, or a device that writes to memory
                 return _STARVED
-            activity = self._after(result)
+            except PageLost as error:
+                return self._finish(Outcome(Ending.PAGE_LOST, message=str(error)))
             if activity.readiness is not Readiness.RUNNABLE or result.reason is ExitReason.STOP:
                 return activity
             done = self.vcpu.work - before

@@ -23,11 +23,13 @@ class Ending(StrEnum):
     """Its kernel said by pvpanic that it has crashed."""
     ENGINE = "engine-error"
     """The engine could not go on with it."""
+    PAGE_LOST = "page-lost"
+    """A page of its memory that the host had put elsewhere could not be brought back."""
     STOPPED = "stopped"
     """The host stopped it."""
 
 
-CRASHES = frozenset({Ending.SHUTDOWN, Ending.ENGINE, Ending.PANIC})
+CRASHES = frozenset({Ending.SHUTDOWN, Ending.ENGINE, Ending.PANIC, Ending.PAGE_LOST})
 
 
 @dataclass(frozen=True, slots=True)

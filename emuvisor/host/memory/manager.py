@@ -1,0 +1,251 @@
+"""The memory manager: looks at the host, has `plan` decide, carries it out, and notes why.
+
+It has a thread of its own only while there is something to do: a guest waits for a frame, frames are short, somebody
+watches. `step` is one round of it, and all of it that thinks; the thread only calls it when it is time.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+
+from emuvisor.host.memory.carrying import Carrier
+from emuvisor.host.memory.contract import MemoryContract, admit
+from emuvisor.host.memory.decisions import Decision, DecisionLog
+from emuvisor.host.memory.history import History, observe
+from emuvisor.host.memory.host_state import HostState, recovery_level
+from emuvisor.host.memory.instructions import Instruction, Pause
+from emuvisor.host.memory.managed import Account, ManagedGuest, ManagedHost, guest_use
+from emuvisor.host.memory.plan import plan
+from emuvisor.host.memory.policy import MemoryPolicy
+from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemoryStatistics
+from emuvisor.host.memory.stores import Stores
+from emuvisor.host.memory.survey import guest_statistics, host_statistics
+from emuvisor.host.memory.use import HostUse
+from emuvisor.host.states import GuestState
+from emuvisor.memory import FrameState
+from emuvisor.memory.store import PageStore
+
+__all__ = ["MemoryManager"]
+
+
+def _is_particular(guest: ManagedGuest) -> bool:
+    """Whether its contract bounds what it, or others, may take."""
+    return bool(guest.contract.reservation) or guest.contract.limit is not None
+
+
+class MemoryManager:
+    """Divides the frames of `host` among its guests by `policy`.
+
+    Raises UsageError and HostError for a swap file that cannot be made.
+    """
+
+    def __init__(self, host: ManagedHost, policy: MemoryPolicy) -> None:
+        self.policy = policy
+        self.log = DecisionLog()
+        """Every movement, and why."""
+        self.wake_below = 0
+        """With fewer free frames than this somebody should call `wake`; 0 while that would change nothing."""
+        self._host = host
+        self._stores = Stores(policy, host.pool.limit)
+        self._accounts: dict[str, Account] = {}
+        self._carrier = Carrier(host, self._stores, self.log, self._account, policy.tenants)
+        self._history = History()
+        self._use = HostUse(frames=host.pool.limit, free=host.pool.free, guests=())
+        self._next_plan = self._next_sample = self._last_scan = policy.clock()
+        self._watchers = 0
+        self._careful = False
+        """Some guest has a reservation or a limit: what others take is bounded."""
+        self._event = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._lock = threading.Lock()
+        """Guards the thread's life."""
+        self._rest()
+
+    # ---- contracts ----
+
+    def admit(self, name: str, contract: MemoryContract) -> None:
+        """Raises AdmissionError when the host cannot promise `contract` to guest `name` beside the others."""
+        others = {guest.name: guest.contract for guest in self._host.all_guests()}
+        admit(name, contract, others, self._host.pool.limit, self.policy.overcommit)
+
+    def starting(self, guest: ManagedGuest) -> None:
+        """`guest` is about to be switched on. Where frames are promised, it gets its first by a plan."""
+        guest.memory.take_limit = None
+        self._careful = self._careful or _is_particular(guest)
+        if self._careful:
+            guest.memory.take_limit = guest.memory.frames_taken
+
+    def changed(self) -> None:
+        """A guest came or went, or its contract changed: plan anew, if that can matter."""
+        self._careful = self._careful or any(map(_is_particular, self._host.all_guests()))
+        if self._careful or self._thread is not None:
+            self.wake()
+
+    # ---- the thread ----
+
+    def wake(self) -> None:
+        """There is something to do. Any thread, whatever locks it holds."""
+        with self._lock:
+            self._event.set()
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
+                self._thread.start()
+
+    def watch(self) -> None:
+        """Sample which pages guests use, and plan, until `unwatch`: somebody looks at the statistics."""
+        self._watchers += 1
+        self.wake()
+
+    def unwatch(self) -> None:
+        """One watcher less."""
+        self._watchers -= 1
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._stopping = True
+            self._event.set()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def close(self) -> None:
+        """Remove the stores, once no guest is left. The swap file is deleted."""
+        self._stores.close()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._event.clear()
+            if self.step(self.policy.clock()):
+                continue
+            if self.busy:
+                self._event.wait(self.policy.period_s)
+            else:
+                self._rest()
+                self._event.wait()
+            self.wake_below = 0
+
+    def _rest(self) -> None:
+        """Nothing is to be done before free frames fall below this."""
+        reserved = sum(guest.contract.reserved_frames for guest in self._host.all_guests())
+        self.wake_below = recovery_level(HostState.HIGH, self._host.pool.limit) + reserved
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is due after each period."""
+        use = self._use
+        return (
+            self._watchers > 0
+            or (use.tight and use.available < recovery_level(HostState.HIGH, use.frames))
+            or any(guest.starved or guest.paused or guest.balloon_target for guest in use.guests)
+        )
+
+    # ---- one round ----
+
+    def step(self, now: float) -> bool:
+        """Look, plan, and carry it out; returns whether frames were gained at once. `now` is in seconds of the policy's
+        clock: what belongs to each period is done once in it, however often a step is taken."""
+        periodic = now >= self._next_plan
+        self._sample(now)
+        history, use = observe(self._history, self._look())
+        self._use = use
+        if periodic:
+            self._history = history
+            self._next_plan = now + self.policy.period_s
+            for account in self._accounts.values():
+                account.accessed = None
+                account.sent.clear()
+        instructions = plan(use, self.policy.rungs)
+        scan_part = min(1.0, (now - self._last_scan) / self.policy.period_s)
+        self._last_scan = now
+        gained = self._carrier.drop_leftovers() if use.state > HostState.HIGH else 0
+        for instruction in instructions:
+            gained += self._carrier.carry_out(instruction, scan_part)
+        return self._feed(instructions) or gained > 0
+
+    def _look(self) -> HostUse:
+        starving = {guest.name for guest in self._host.starving()}
+        guests = self._host.all_guests()
+        for name in self._accounts.keys() - {guest.name for guest in guests}:
+            del self._accounts[name]
+        self._careful = any(map(_is_particular, guests))
+        uses = []
+        for guest in guests:
+            use = guest_use(
+                guest,
+                self._account(guest.name),
+                starves=guest.name in starving,
+                balloon_virtual_clock=self.policy.balloon_virtual_clock,
+            )
+            if use.starved or use.resident or guest.state in (GuestState.RUNNING, GuestState.PAUSED):
+                uses.append(use)
+        return HostUse(
+            frames=self._host.pool.limit,
+            free=self._host.pool.free,
+            guests=tuple(uses),
+            room=self._stores.room(),
+            period_s=self.policy.period_s,
+            tax=self.policy.tax,
+        )
+
+    def _account(self, name: str) -> Account:
+        return self._accounts.setdefault(name, Account())
+
+    def _sample(self, now: float) -> None:
+        """Count what guests used since the last sample, while that is of interest."""
+        wanted = self.busy
+        for guest in self._host.all_guests():
+            account = self._account(guest.name)
+            due = now >= self._next_sample and guest.state is GuestState.RUNNING
+            if wanted == account.sampling and not (wanted and due):
+                continue
+            with self._host.held(guest.name) as held:
+                if held:
+                    self._carrier.sample(guest, account, wanted)
+        if now >= self._next_sample:
+            self._next_sample = now + self.policy.sampling_s
+
+    def _feed(self, instructions: list[Instruction]) -> bool:
+        """Let guests that starve try again where there are frames; pause those that were to be. Returns whether
+        somebody goes on."""
+        paused = {i.guest: i for i in instructions if isinstance(i, Pause)}
+        free = self._host.pool.free
+        fed = False
+        for guest in self._host.starving():
+            memory = guest.memory
+            if guest.name in paused:
+                why = paused[guest.name].why
+                self._host.starve(guest.name, why)
+                self.log.add(Decision(time.time(), guest.name, "pause", 0, why, paused[guest.name].numbers))
+            elif free >= guest.needed_frames and (
+                memory.take_limit is None or memory.frames_taken + guest.needed_frames <= memory.take_limit
+            ):
+                self._host.feed(guest.name)
+                fed = True
+        return fed
+
+    # ---- balloons that people set ----
+
+    def set_wish(self, guest: ManagedGuest, pages: int) -> None:
+        """Somebody wants the guest's balloon to hold `pages`. The guest is on no pCPU."""
+        account = self._account(guest.name)
+        account.wish = pages
+        self._carrier.set_balloon(guest, account)
+
+    # ---- numbers ----
+
+    @property
+    def stores(self) -> dict[FrameState, PageStore]:
+        """Where pages go; all guests have this same dictionary."""
+        return self._stores.by_state
+
+    def statistics(self) -> HostMemoryStatistics:
+        """Where the host's memory is."""
+        state = self._use.state
+        return host_statistics(self._host, self._stores, state, len(self._host.starving()))
+
+    def guest_statistics(self, guest: ManagedGuest) -> GuestMemoryStatistics:
+        """Where one guest's memory is."""
+        known: Mapping[str, int | None] = {use.name: use.active for use in self._use.guests}
+        return guest_statistics(guest, self._account(guest.name), known.get(guest.name))
