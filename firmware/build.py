@@ -25,6 +25,7 @@ ADDRESS = {
     "vmexit": FLAT_ADDRESS,
     "bioscheck": FLAT_ADDRESS,
     "vbe": FLAT_ADDRESS,
+    "balloon": FLAT_ADDRESS,
 }
 TOOLS = ("as", "ld", "objcopy")
 

@@ -17,15 +17,6 @@
 .equ LOWEST_START,      0x100000        # below live this program and the PC's holes
 .equ CELL,              8
 
-# default REG, PARAMETER, VALUE: REG = the parameter, or VALUE where it is 0.
-.macro default reg, parameter, value
-        mov     \reg, [\parameter]
-        test    \reg, \reg
-        jnz     1f
-        mov     \reg, \value
-1:
-.endm
-
         flat_start
         enter_long_mode
         default r8, P_START, DEFAULT_START

@@ -40,6 +40,7 @@ def expected(name: str) -> re.Pattern[str]:
         ("spin", block(100_000, 3)),
         ("halt", b""),
         ("vmexit", b""),
+        ("balloon", b""),
     ],
 )
 def test_flat_guest(run_firmware: RunFirmware, name: str, params: bytes) -> None:

@@ -72,9 +72,10 @@ static PyObject *pcpu_run_py(PyObject *o, PyObject *args)
     Py_END_ALLOW_THREADS
     self->busy = false;
     PyObject *result = NULL;
-    if (v->error[0])
+    if (v->error[0]) {
+        v->v.failed = false; /* when a refused translation came right behind it, nobody has looked yet */
         raise_kept(v->error);
-    else if (memory->failed) {
+    } else if (memory->failed) {
         memory->failed = false;
         raise_kept(memory->error);
     } else

@@ -284,6 +284,23 @@ def test_pool_exhaustion_and_going_on():
     assert guest.memory.read(0x10000, at - 0x10000) == b"\x5a" * (at - 0x10000)
 
 
+def test_a_handler_that_raises_right_before_pool_exhaustion():
+    rig = Rig(pool=24 * PAGE)
+    guest = rig.guest(protected(), asm("out 0x10, al; mov [0x10000], eax; hlt", 32), blocks=((0, 32 * PAGE),))
+    hoard = [rig.pool.take() for _ in range(rig.pool.free)]
+
+    def fail():
+        raise DeviceBroke("the offender")
+
+    guest.devices.on_access = fail
+    with pytest.raises(DeviceBroke, match=r"^the offender$"):
+        guest.run()
+    assert guest.run() == Exit(ExitReason.MEMORY), "it is told once"
+    rig.pool.release(np.array(hoard[:1], np.uint32))
+    assert guest.run() == Exit(ExitReason.HALT)
+    assert len(guest.devices.log) == 1
+
+
 def test_pool_exhaustion_while_an_interrupt_is_delivered():
     rig = Rig(pool=24 * PAGE)
     data = tables()
