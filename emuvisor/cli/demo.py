@@ -1,4 +1,4 @@
-"""`emuvisor demo`: four guests of our own, live."""
+"""`emuvisor demo`: guests of our own, live."""
 
 import argparse
 import sys
@@ -9,17 +9,24 @@ __all__ = ["add_to", "execute"]
 DESCRIPTION = """\
 Boots four different guests in one process and shows them until they end, after a few seconds: one computes,
 one fills its memory, one leaves the processor as often as it can, one sleeps. As text where there is no
-terminal."""
+terminal.
+
+With --memory, other guests: four that hold twice the host's memory together, and the table shows what is shared,
+ballooned, compressed and swapped so that all of them can go on."""
 
 
 def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "demo", help="four guests at once, live", description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The exit code is 0 when all four ended well, else 1.",
     )  # fmt: skip
     parser.add_argument(
         "--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default 1)"
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="guests with twice the host's memory: see where it comes from"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, at the end")
     parser.set_defaults(execute=execute)
@@ -27,6 +34,10 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the demo; 0 when all guests ended well, else 1."""
+    if args.memory:
+        from emuvisor.cli import memory_demo
+
+        return 0 if memory_demo.run_memory_demo(memory_demo.DEMO, args.pcpus, as_json=args.json) else 1
     from emuvisor.cli.shows import LiveShow, PlainShow, Show, document, show_summary
     from emuvisor.cli.workloads import DEMO, run_workloads
 

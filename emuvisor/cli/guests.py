@@ -35,7 +35,10 @@ _BOOT_OPTIONS = (
     *("disk", "disk_bus", "option_rom", "device", "firmware_variables"),
     *("nic", "share", "console_port", "input"),
 )
-_VALUES = ("name", "board", "memory", "cpu", "clock", "until", "rng", "balloon", "vsock", "ring")
+_VALUES = (
+    *("name", "board", "cpu", "clock", "until", "rng", "balloon", "vsock", "ring"),
+    *("memory", "memory_max", "memory_reservation", "memory_limit", "memory_shares", "memory_priority"),
+)
 
 FIRMWARE_SIZE = MIB
 """A guest's ROMs, which count beside its RAM."""
@@ -68,7 +71,7 @@ def networks(path: Path | None, guests: Sequence[GuestConfig]) -> list[NetworkCo
 
 def pool_size(guests: Iterable[GuestConfig]) -> int:
     """Bytes of host memory with which none of `guests` can ever run short, as far as one pool goes."""
-    total = sum(guest.memory + FIRMWARE_SIZE for guest in guests)
+    total = sum((guest.memory_max or guest.memory) + FIRMWARE_SIZE for guest in guests)
     return min(total, (MAX_FRAMES - 1) * PAGE_SIZE)
 
 

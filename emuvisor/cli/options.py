@@ -157,6 +157,40 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     guest.add_argument(
         "--memory", type=parse_size_option, metavar="SIZE", help="such as 256M (default) or 4G"
     )
+    guest.add_argument(
+        "--memory-max",
+        type=parse_size_option,
+        metavar="SIZE",
+        help="what it can grow to while it runs (virtio-mem)",
+    )
+    guest.add_argument(
+        "--reservation",
+        type=parse_size_option,
+        dest="memory_reservation",
+        metavar="SIZE",
+        help="memory that it always gets, whatever others do (default: 0)",
+    )
+    guest.add_argument(
+        "--limit",
+        type=parse_size_option,
+        dest="memory_limit",
+        metavar="SIZE",
+        help="the host's memory that it never takes more of (default: its size)",
+    )
+    guest.add_argument(
+        "--shares",
+        type=int,
+        dest="memory_shares",
+        metavar="N",
+        help="its weight when memory is short (default: 1000)",
+    )
+    guest.add_argument(
+        "--priority",
+        type=int,
+        dest="memory_priority",
+        metavar="N",
+        help="guests of a lower one give first (default: 0)",
+    )
     guest.add_argument("--cpu", metavar="NAME", help="a CPU model")
     guest.add_argument(
         "--clock",

@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
+from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemoryStatistics
 from emuvisor.host.statistics import GuestStatistics
 from emuvisor.machine.outcome import Ending
 
@@ -12,6 +14,7 @@ __all__ = [
     "EXIT_CRASH",
     "EXIT_TIMEOUT",
     "Cut",
+    "HostMemory",
     "Result",
     "document",
     "exit_code",
@@ -36,6 +39,18 @@ _CRASHES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Where the host's memory was when the last guest ended, and frames gained until then, by rung."""
+
+    statistics: HostMemoryStatistics
+    gained: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.statistics.as_dict(), "gained": self.gained}
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One guest's run. `seconds` are of wall time; `console` is the last part of what it printed."""
 
@@ -45,6 +60,7 @@ class Result:
     message: str
     seconds: float
     statistics: GuestStatistics
+    memory: GuestMemoryStatistics
     console: str
 
     @property
@@ -73,7 +89,7 @@ def exit_code(results: Sequence[Result]) -> int:
     return next((result.exit_code for result in results if result.exit_code), 0)
 
 
-def document(results: Sequence[Result]) -> str:
+def document(results: Sequence[Result], host: HostMemory) -> str:
     """The JSON document of a run."""
     guests = [
         {
@@ -81,8 +97,10 @@ def document(results: Sequence[Result]) -> str:
             "outcome": {"ending": result.ending, "code": result.code, "message": result.message},
             "seconds": round(result.seconds, 6),
             "statistics": result.statistics.as_dict(),
+            "memory": result.memory.as_dict(),
             "console": result.console,
         }
         for result in results
     ]
-    return json.dumps({"exit_code": exit_code(results), "guests": guests}, indent=2)
+    whole = {"exit_code": exit_code(results), "guests": guests, "host": {"memory": host.as_dict()}}
+    return json.dumps(whole, indent=2)

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emuvisor.cli.memory_options import add_memory_options
 from emuvisor.cli.options import add_guest_options, parse_size_option
 from emuvisor.errors import UsageError
 
@@ -80,12 +81,14 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         action="store_true",
         help="print one JSON document at the end, with the console's text in it",
     )
+    add_memory_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Run what `args` say; returns the exit code."""
     from emuvisor.cli.guests import configs, networks, pool_size
     from emuvisor.cli.keyboard import Keyboard, stdin_descriptor
+    from emuvisor.cli.memory_options import memory_policy
     from emuvisor.cli.results import document, exit_code
     from emuvisor.cli.screen import Screen
     from emuvisor.cli.session import Session
@@ -99,13 +102,24 @@ def execute(args: argparse.Namespace) -> int:
     guests = configs(args, "host" if terminal else "virtual")
     _check_display(args, len(guests))
     shown = sys.stdout if not (args.json or args.display) else None
-    screen = Screen(shown, [config.name for config in guests])
+    screen = Screen(shown, [config.name for config in guests], by_lines=args.memory_table)
     keyboard = None
     listens = bool(guests[0].serial_ports) or args.display is not None
     if stdin is not None and len(guests) == 1 and listens and not (args.json and terminal):
         keyboard = Keyboard(stdin, terminal)
-    with Host(args.pool or pool_size(guests), args.pcpus) as host, ExitStack() as viewers:
+    _check_table(args, keyboard is not None and terminal)
+    policy = memory_policy(args)
+    pool = args.pool or pool_size(guests)
+    with Host(pool, args.pcpus, memory_policy=policy) as host, ExitStack() as viewers:
         display = viewers.enter_context(TextDisplay()) if args.display else None
+        if args.memory_record:
+            from emuvisor.host.memory.recorder import MemoryRecorder
+
+            viewers.enter_context(MemoryRecorder(host, args.memory_record))
+        if args.memory_table:
+            from emuvisor.cli.memory_live import memory_table
+
+            viewers.enter_context(memory_table(host, screen))
         for network in networks(args.networks, guests):
             host.add_network(network)
 
@@ -113,9 +127,10 @@ def execute(args: argparse.Namespace) -> int:
             if args.vnc:
                 viewers.enter_context(vnc_server(guest, args.vnc, args.vnc_password_file))
 
-        results = Session(host, screen, keyboard, display, attach).run(guests)
-    if args.json:
-        print(document(results))
+        session = Session(host, screen, keyboard, display, attach, counts_memory=args.json)
+        results = session.run(guests)
+    if session.host_memory is not None:
+        print(document(results, session.host_memory))
     _explain(results)
     return exit_code(results)
 
@@ -128,6 +143,24 @@ def _check_display(args: argparse.Namespace, guests: int) -> None:
         raise UsageError("--display with --json: one of them has the terminal")
     if args.vnc_password_file and not args.vnc:
         raise UsageError("--vnc-password-file without --vnc")
+
+
+def _check_table(args: argparse.Namespace, has_keyboard: bool) -> None:
+    if not args.memory_table:
+        return
+    if args.display or args.json:
+        raise UsageError(
+            f"--memory-table with --{'display' if args.display else 'json'}: one of them is shown"
+        )
+    if not sys.stdout.isatty() and not sys.stderr.isatty():
+        raise UsageError(
+            "--memory-table needs a terminal; --memory-record FILE keeps the numbers for 'emuvisor memory FILE'"
+        )
+    if has_keyboard:
+        raise UsageError(
+            "--memory-table: the guest's console has the terminal; use --memory-record FILE, and "
+            "'emuvisor memory --follow FILE' in another one"
+        )
 
 
 def _explain(results: "list[Result]") -> None:

@@ -101,12 +101,14 @@ class LinePrefixer:
 class Screen:
     """Shows the consoles of the guests `names` on `stream`: one as it is, several line by line with prefixes.
 
-    Without a stream it shows nothing. `listener` gives what a guest's console is connected to; `show` writes
-    what has come, in the caller's thread.
+    Without a stream it shows nothing. `by_lines` shows a single guest line by line, too, without a prefix. `listener`
+    gives what a guest's console is connected to; `show` writes what has come, in the caller's thread.
     """
 
-    def __init__(self, stream: TextIO | None, names: Sequence[str]) -> None:
+    def __init__(self, stream: TextIO | None, names: Sequence[str], *, by_lines: bool = False) -> None:
         self._stream = stream
+        self.elsewhere: Callable[[bytes], object] | None = None
+        """Takes everything in place of the stream."""
         self._prefixers: dict[str, LinePrefixer] = {}
         self.outlet = Outlet()
         if stream is not None and len(names) > 1:
@@ -117,6 +119,8 @@ class Screen:
                 if coloured:
                     prefix = f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{prefix}\x1b[0m"
                 self._prefixers[name] = LinePrefixer(prefix)
+        elif stream is not None and by_lines:
+            self._prefixers = {name: LinePrefixer("") for name in names}
 
     def listener(self, name: str) -> Callable[[bytes], None] | None:
         """Where guest `name` prints to; None for nowhere."""
@@ -141,7 +145,9 @@ class Screen:
         return bool(data)
 
     def _write(self, data: bytes) -> None:
-        if data and self._stream is not None:
+        if data and self.elsewhere is not None:
+            self.elsewhere(data)
+        elif data and self._stream is not None:
             self._stream.buffer.write(data)
             self._stream.buffer.flush()
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from emuvisor.cli.keyboard import HELP_TEXT, Key, Keyboard
-from emuvisor.cli.results import Cut, Result
+from emuvisor.cli.results import Cut, HostMemory, Result
 from emuvisor.cli.screen import Screen
 from emuvisor.cli.screen_keys import chords
 from emuvisor.cli.terminal import raw_terminal
@@ -30,6 +30,9 @@ FRAME_S = 0.1
 """How often a display is drawn."""
 SUSPENDED_S = 1.0
 """How long a guest rests whose disk is full, or the like, before it tries again."""
+PATIENCE_S = 1.0
+"""How long all guests may be paused for want of memory before one is given up: the memory manager looks ten times a
+second for what has become free, and lets one guest go on each time."""
 RETRY_S = 0.02
 """How soon to look again whether the guest took what it was sent."""
 
@@ -71,6 +74,8 @@ class Session:
         keyboard: Keyboard | None = None,
         display: "TextDisplay | None" = None,
         attach: Callable[[Guest], None] = lambda _guest: None,
+        *,
+        counts_memory: bool = False,
     ) -> None:
         self._host = host
         self._screen = screen
@@ -81,9 +86,14 @@ class Session:
         self._results: dict[str, Result] = {}
         self._resting: dict[str, float] = {}
         """Guests that a device suspended, and when they try again."""
+        self._hopeless_at: float | None = None
+        """All guests wait for memory; then one is given up."""
         self._said: dict[str, str] = {}
         """Why they were, as far as people have been told."""
         self._started = 0.0
+        self._counts_memory = counts_memory
+        self.host_memory: HostMemory | None = None
+        """As it was when the last guest ended, if that is wanted: counting takes modules that else are not needed."""
 
     def run(self, configs: Sequence[GuestConfig]) -> list[Result]:
         """Run the guests to their ends; the results are in the order of `configs`.
@@ -143,6 +153,8 @@ class Session:
         """Wait until something happens, and handle what came from keyboard and guests."""
         ends = [end for guest in self._live if (end := self._deadline(guest)) is not None]
         ends += self._resting.values()
+        if self._hopeless_at is not None:
+            ends.append(self._hopeless_at)
         timeout = max(0.0, min(ends) - time.monotonic()) if ends else None
         sources: list[_Wakeup | int] = [wakeup]
         keyboard = self._keyboard
@@ -208,14 +220,29 @@ class Session:
         for guest in paused:
             if guest.suspended:
                 self._rest(guest, now)
-        if starved and len(starved) == len(self._live) == before:
-            limit = self._host.pool.limit
-            taken = f"all {limit} frames of the host ({format_size(limit * PAGE_SIZE)}) are taken"
-            self._cut(starved.pop(), Cut.NO_MEMORY, f"{taken}; --pool gives it more")
+        if not (starved and len(starved) == len(self._live) == before):
+            self._hopeless_at = None
+        elif self._hopeless_at is None:
+            self._hopeless_at = now + PATIENCE_S
+        if self._hopeless_at is not None and now >= self._hopeless_at:
+            self._hopeless_at = None
+            guest = starved.pop()
+            self._cut(guest, Cut.NO_MEMORY, self._want_of_memory(guest))
         if len(self._live) < before:
             for guest in starved:
                 with suppress(StateError):  # the memory manager resumes them, too
                     guest.resume()
+
+    def _want_of_memory(self, guest: Guest) -> str:
+        """Why there is no frame for it, and what was tried."""
+        memory = guest.memory_statistics()
+        if memory.limit is not None and memory.resident > memory.limit - PAGE_SIZE:
+            return f"it holds its limit of {format_size(memory.limit)}; --limit gives it more"
+        frames = self._host.pool.limit
+        taken = f"all {frames} frames of the host ({format_size(frames * PAGE_SIZE)}) are taken"
+        gained = {name: n for name, n in self._host.memory.log.gained.items() if n > 0}
+        tried = ", ".join(f"{count} by {name}" for name, count in gained.items())
+        return f"{taken}{f' (frames gained: {tried})' if tried else ''}; --pool gives it more"
 
     def _rest(self, guest: Guest, now: float) -> None:
         """Say why a device suspended the guest, once for each reason, and let it try again after a while."""
@@ -248,8 +275,12 @@ class Session:
             message=message,
             seconds=time.monotonic() - self._started,
             statistics=guest.statistics(),
+            memory=guest.memory_statistics(),
             console=guest.console.text if guest.machine.consoles else "",
         )
+        if self._counts_memory:
+            memory = self._host.memory
+            self.host_memory = HostMemory(memory.statistics(), dict(memory.log.gained))
         self._live.remove(guest)
         self._resting.pop(guest.name, None)
         guest.delete()

@@ -10,6 +10,9 @@ entitlement.py   who gives: shares per page with the idle-memory tax
 rungs/           how it is given: the ladder
 instructions.py  what a plan consists of
 plan.py          plan: from statistics to instructions
+sampler.py       looking at a host again and again
+recording.py     the format of recordings, and reading them
+recorder.py      writing one
 
 docs/memory.md explains it all.
 """

@@ -27,6 +27,12 @@ def test_an_error_of_ours_is_one_line(
     assert capsys.readouterr() == ("", "emuvisor: error: the host is on fire\n")
 
 
+def test_a_host_without_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(monkeypatch, MemoryError())
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr() == ("", "emuvisor: error: the host has no memory left\n")
+
+
 def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     fail_with(monkeypatch, KeyboardInterrupt())
     assert main(["doctor"]) == 130

@@ -200,5 +200,7 @@ def test_conflicts(argv: str, message: str, tmp_path: Path) -> None:
 def test_the_pool_holds_all_guests_as_far_as_a_pool_goes() -> None:
     small = GuestConfig(memory=64 * MIB, disks=(DiskConfig(Path("a.img")),))
     huge = GuestConfig(memory=512 * GIB, disks=(DiskConfig(Path("a.img")),))
+    (growing,) = configs("--disk", "a.img", "--memory", "64M", "--memory-max", "96M")
     assert guests.pool_size([small, small]) == 2 * 65 * MIB
+    assert guests.pool_size([small, growing]) == (65 + 97) * MIB
     assert guests.pool_size([small, huge]) == 64 * GIB - 4096

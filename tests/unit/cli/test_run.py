@@ -62,7 +62,7 @@ def test_until(program: Program, capsys: Capture) -> None:
         ("debug-exit", [], 5, ""),
         (
             "memtouch",
-            ["--pool", "2M"],
+            ["--pool", "2M", "--compression", "0", "--no-sharing"],
             4,
             "emuvisor: guest: no-memory: all 512 frames of the host (2 MiB) are taken; "
             "--pool gives it more\n",
@@ -163,7 +163,7 @@ def test_memory_of_a_guest_that_is_given_up_lets_the_other_finish(tmp_path: Path
     start, length, stride, passes = 0, 24 * MIB, 16, 1
     block = b"".join(value.to_bytes(8, "little") for value in (start, length, stride, passes))
     (tmp_path / "disk.img").write_bytes(firmware.boot_disk("memtouch", block))
-    options = ["--pool", "36M", "--json"]
+    options = ["--pool", "36M", "--compression", "0", "--no-sharing", "--json"]
     for name in ("one", "two"):
         file = tmp_path / f"{name}.toml"
         file.write_text(f'name = "{name}"\nmemory = "32M"\n[[disks]]\npath = "disk.img"\nreadonly = true\n')
@@ -177,7 +177,8 @@ def test_memory_of_a_guest_that_ended_goes_to_the_next(
     program: Program, tmp_path: Path, capsys: Capture
 ) -> None:
     files = [config(tmp_path, name, program("memtouch")) for name in ("one", "two")]
-    assert main(["run", "--config", files[0], "--config", files[1], "--pool", "12M", "--json"]) == 0
+    options = ["--pool", "12M", "--compression", "0", "--json"]
+    assert main(["run", "--config", files[0], "--config", files[1], *options]) == 0
     endings = [guest["outcome"]["ending"] for guest in json.loads(capsys.readouterr().out)["guests"]]
     assert endings == ["power-off", "power-off"]
 

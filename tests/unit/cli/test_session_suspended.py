@@ -1,4 +1,4 @@
-"""A session with a guest that a device suspends: people are told why once, and it tries again."""
+"""A session with guests that cannot go on: a device suspends them, or there is no memory."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,6 +32,7 @@ class FakeGuest:
         self.suspended = False
         self.reason = ""
         self.resumed = 0
+        self.limit: int | None = None
         self._host = host
         self._reasons = iter(reasons)
 
@@ -64,6 +65,10 @@ class FakeGuest:
     def statistics(self) -> None:
         """Nobody looks at them."""
 
+    def memory_statistics(self) -> Any:
+        """All of its limit, if it has one."""
+        return SimpleNamespace(limit=self.limit, resident=self.limit)
+
     def delete(self) -> None:
         self.state = GuestState.GONE
 
@@ -76,13 +81,21 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """run(reasons, ...): the results of guests that are suspended for these reasons, and the guests. No time passes
     before they try again."""
     monkeypatch.setattr(module, "SUSPENDED_S", 0.0)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
 
-    def run(*guests: Iterable[str | None]) -> tuple[list[Any], list[FakeGuest]]:
-        made: list[FakeGuest] = []
+    def run(
+        *guests: Iterable[str | None],
+        limit: int | None = None,
+        gained: dict[str, int] | None = None,
+        made: list[FakeGuest] | None = None,
+    ) -> tuple[list[Any], list[FakeGuest]]:
+        made = [] if made is None else made
         with Host(MIB) as host:
+            host.memory.log.gained.update(gained or {})
 
             def create(config: GuestConfig) -> Any:
                 made.append(FakeGuest(host, config, guests[len(made)]))
+                made[-1].limit = limit
                 return made[-1]
 
             monkeypatch.setattr(host, "create", create)
@@ -115,6 +128,41 @@ def test_a_guest_without_memory_ends_when_nobody_is_left(run: Run) -> None:
     (first, second), _ = run(["disk a is full"], [None] * 9)
     assert first.ending is Ending.POWER_OFF
     assert second.ending is Cut.NO_MEMORY
+
+
+def test_it_is_told_which_limit_it_has_reached(run: Run) -> None:
+    (result,), _ = run([None], limit=MIB)
+    assert (result.ending, result.message) == (
+        Cut.NO_MEMORY,
+        "it holds its limit of 1 MiB; --limit gives it more",
+    )
+
+
+def test_what_the_memory_manager_tried_is_told(run: Run) -> None:
+    (result,), _ = run([None], gained={"swap": 12, "sharing": 3, "pause": 0})
+    assert result.message == (
+        "all 256 frames of the host (1 MiB) are taken (frames gained: 12 by swap, 3 by sharing); "
+        "--pool gives it more"
+    )
+
+
+def test_the_memory_manager_has_time_to_find_some(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the only guest is given up, it is let go on by somebody else."""
+    monkeypatch.setattr(module, "PATIENCE_S", 1000.0)
+    waits: list[float] = []
+    guests: list[FakeGuest] = []
+
+    def select(_read: object, _write: object, _other: object, timeout: float) -> Any:
+        waits.append(timeout)
+        if len(waits) == 3:
+            guests[0].resume()
+        return (), (), ()
+
+    monkeypatch.setattr(module, "select", SimpleNamespace(select=select))
+    (result,), _ = run([None], made=guests)
+    assert result.ending is Ending.POWER_OFF
+    assert waits[0] is None or waits[0] > 900
+    assert 900 < waits[1] <= 1000
 
 
 def test_it_rests_before_it_tries_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""With this, modules beside it can be imported by all unit tests."""
