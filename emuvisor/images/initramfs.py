@@ -23,6 +23,7 @@ VIRTIO_MODULES = {
     0x0009: ("9pnet_virtio", "9p"),
     0x0012: ("virtio_input", "evdev"),
     0x0013: ("vmw_vsock_virtio_transport",),
+    0x0018: ("virtio_mem",),
     0x001A: ("virtiofs",),
 }
 """By device ID (virtio 1.2, section 5)."""

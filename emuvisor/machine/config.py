@@ -190,7 +190,8 @@ class GuestConfig:
 
     board: "pc" (PCI, IDE, VGA, ACPI), "microvm" (virtio and what booting a kernel needs) or "isa" (a PC of 1990).
     memory: bytes, a multiple of 4 KiB from 1 MiB to 512 GiB.
-    memory_reservation: bytes of it that the host always backs.
+    memory_max: bytes that it can be given while it runs, by a virtio-mem device: `memory` and 2 MiB or a multiple more.
+    memory_reservation: bytes of `memory` that the host always backs.
     memory_limit: bytes of the host's memory that the guest never passes, however much is free.
     memory_shares: its weight against other guests when memory is short, 1 to 1,000,000.
     memory_priority: -100 to 100; guests of a lower one give all they can before those of a higher one.
@@ -219,6 +220,7 @@ class GuestConfig:
     name: str = "guest"
     board: BoardName = "pc"
     memory: int = 256 * MIB
+    memory_max: int | None = None
     memory_reservation: int = 0
     memory_limit: int | None = None
     memory_shares: int = 1000
@@ -249,7 +251,7 @@ class GuestConfig:
     def __post_init__(self) -> None:
         _check_name("name", self.name)
         _check_choice("board", self.board, get_args(BoardName))
-        MemoryMap.for_ram(self.memory)
+        MemoryMap.for_ram(self.memory, self.memory_max)
         self._check_memory()
         if self.cpu is not None:
             _check_name("cpu", self.cpu)
@@ -297,7 +299,13 @@ class GuestConfig:
     @property
     def _virtio_count(self) -> int:
         several = (self.virtio_disks, self.nics, self.shares, self.input)
-        single = (self.rng, self.balloon, self.vsock is not None, bool(self.console_ports))
+        single = (
+            self.rng,
+            self.balloon,
+            self.plug_limit > 0,
+            self.vsock is not None,
+            bool(self.console_ports),
+        )
         return sum(map(len, several)) + sum(single)
 
     def _check_virtio(self) -> None:
@@ -347,4 +355,9 @@ class GuestConfig:
     @property
     def memory_map(self) -> MemoryMap:
         """Where the guest's RAM lies."""
-        return MemoryMap.for_ram(self.memory)
+        return MemoryMap.for_ram(self.memory, self.memory_max)
+
+    @property
+    def plug_limit(self) -> int:
+        """Bytes that can be plugged beyond `memory`."""
+        return 0 if self.memory_max is None else self.memory_max - self.memory

@@ -96,6 +96,7 @@ def from_mapping(data: Mapping[str, Any], source: str, folder: Path | None = Non
                 "name": table.text("name"),
                 "board": table.text("board"),
                 "memory": table.size("memory"),
+                "memory_max": table.size("memory_max"),
                 "memory_reservation": table.size("memory_reservation"),
                 "memory_limit": table.size("memory_limit"),
                 "memory_shares": table.integer("memory_shares"),

@@ -13,6 +13,7 @@ __all__ = [
     "MIN_MEMORY",
     "MMIO_HOLE_END",
     "MMIO_HOLE_START",
+    "PLUG_BLOCK",
     "E820Entry",
     "E820Type",
     "MemoryMap",
@@ -26,6 +27,11 @@ MMIO_HOLE_START = 3 * GIB
 MMIO_HOLE_END = 4 * GIB
 MIN_MEMORY = MIB
 MAX_MEMORY = TIB // 2
+PLUG_BLOCK = 2 * MIB
+"""The unit in which RAM is plugged: a large page, so that a kernel need not split one."""
+_PLUG_ALIGN = 2 * GIB
+_PLUG_UNIT = 128 * MIB
+"""Linux adds memory in blocks of 128 MiB, and of up to 2 GiB where it has much; it leaves parts of them alone."""
 
 
 class E820Type(IntEnum):
@@ -63,12 +69,16 @@ class MemoryMap:
     size: int
     blocks: tuple[tuple[int, int], ...]
     entries: tuple[E820Entry, ...]
+    pluggable: tuple[int, int] | None = None
+    """Where further RAM can be plugged, (base, length): above 4 GiB and the RAM, below the PCI window for large BARs.
+    No `entries` are there."""
 
     @classmethod
-    def for_ram(cls, size: int) -> "MemoryMap":
-        """The map of a PC with `size` bytes of RAM.
+    def for_ram(cls, size: int, most: int | None = None) -> "MemoryMap":
+        """The map of a PC with `size` bytes of RAM, which can grow to `most` while it runs.
 
-        Raises ConfigError unless `size` is a multiple of 4 KiB from 1 MiB to 512 GiB.
+        Raises ConfigError unless `size` is a multiple of 4 KiB from 1 MiB to 512 GiB, and `most` as much or up to
+        512 GiB in steps of 2 MiB more.
         """
         if not MIN_MEMORY <= size <= MAX_MEMORY:
             raise ConfigError(
@@ -88,7 +98,7 @@ class MemoryMap:
         if size > low:
             blocks.append((MMIO_HOLE_END, size - low))
             entries.append(E820Entry(MMIO_HOLE_END, size - low, E820Type.RAM))
-        return cls(size, tuple(blocks), tuple(entries))
+        return cls(size, tuple(blocks), tuple(entries), _place_for(blocks, size, most))
 
     @property
     def low_end(self) -> int:
@@ -102,3 +112,25 @@ class MemoryMap:
     def describe_ram(self) -> str:
         """The usable RAM for a message: "0x0..0x9fbff, 0x100000..0xfffffff"."""
         return ", ".join(f"{e.base:#x}..{e.end - 1:#x}" for e in self.entries if e.kind == E820Type.RAM)
+
+
+def _place_for(blocks: list[tuple[int, int]], size: int, most: int | None) -> tuple[int, int] | None:
+    """Where what `most` is beyond `size` can be plugged."""
+    if most is None or most == size:
+        return None
+    if not size < most <= MAX_MEMORY:
+        raise ConfigError(
+            f"memory_max: {most} bytes ({format_size(most)}) is outside "
+            f"{format_size(size)}, which is the guest's memory, to {format_size(MAX_MEMORY)}"
+        )
+    if (most - size) % PLUG_BLOCK:
+        raise ConfigError(
+            f"memory_max: {most} bytes is not the guest's memory of {size} and a multiple of "
+            f"{format_size(PLUG_BLOCK)} more"
+        )
+    end = max(MMIO_HOLE_END, sum(blocks[-1]))
+    return _up(end, _PLUG_ALIGN), _up(most - size, _PLUG_UNIT)
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step

@@ -15,11 +15,13 @@ from emuvisor.devices.virtio.console import ConsolePort
 from emuvisor.devices.virtio.device import VirtioDevice
 from emuvisor.devices.virtio.fs import Fs
 from emuvisor.devices.virtio.input import Input
+from emuvisor.devices.virtio.mem import Mem
 from emuvisor.devices.virtio.net import Net
 from emuvisor.devices.virtio.rng import Rng
 from emuvisor.devices.virtio.vsock import Vsock
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.console import Console
+from emuvisor.machine.memory_map import PLUG_BLOCK
 from emuvisor.memory import GuestMemory
 
 __all__ = ["VirtioDevices", "make_virtio"]
@@ -41,6 +43,7 @@ class VirtioDevices:
     ports: dict[str, Console] = field(default_factory=dict)
     """The host's side of each port of the virtio console, by the port's name."""
     balloon: Balloon | None = None
+    mem: Mem | None = None
     vsock: Vsock | None = None
 
 
@@ -82,6 +85,11 @@ def make_virtio(
     if config.balloon:
         made.balloon = Balloon(name="virtio-balloon", memory=memory)
         made.devices.append(made.balloon)
+    place = config.memory_map.pluggable
+    if place is not None:
+        ram = memory.add_pluggable(*place, PLUG_BLOCK)
+        made.mem = Mem(name="virtio-mem", ram=ram, limit=config.plug_limit)
+        made.devices.append(made.mem)
     if config.vsock is not None:
         made.vsock = Vsock(name="virtio-vsock", cid=config.vsock, call_soon=call_soon)
         made.devices.append(made.vsock)

@@ -9,6 +9,7 @@ swapfile.py, swapslots.py, pagingfile.py   SwapFile, on its disk; which slots ar
 backing.py Backing, how pages get host frames: thin provisioning, copy on write, the limit, pages from stores
 reclaim.py Reclaimable, how they lose them: access sampling, stores, sharing, discarded and ballooned pages
 sharing.py, pagehash.py, hints.py   PageSharing, which finds pages of equal content; by what hash; where it saw them
+pluggable.py   PluggableRam, blocks of RAM that come and go while the guest runs
 region.py  Region: memory of a device that moves about in the guest's address space (a BAR)
 shadow.py  Shadow: RAM and ROM at the same addresses (PAM)
 guest.py   GuestMemory: all of a guest's slots; layout, dirty log, clones; and reading and writing by guest
@@ -16,6 +17,7 @@ guest.py   GuestMemory: all of a guest's slots; layout, dirty log, clones; and r
 """
 
 from emuvisor.memory.guest import DmaMemory, GuestMemory, PhysicalMemory
+from emuvisor.memory.pluggable import PluggableRam
 from emuvisor.memory.pool import FramePool, FrameUsers
 from emuvisor.memory.region import Region
 from emuvisor.memory.shadow import Shadow
@@ -28,6 +30,7 @@ __all__ = [
     "FrameUsers",
     "GuestMemory",
     "PhysicalMemory",
+    "PluggableRam",
     "Region",
     "Shadow",
 ]

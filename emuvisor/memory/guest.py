@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emuvisor.errors import GuestAddressError, UsageError
+from emuvisor.memory.pluggable import PluggableRam
 from emuvisor.memory.pool import ZERO_FRAME, FramePool
 from emuvisor.memory.reclaim import Reclaimable
 from emuvisor.memory.region import Region
@@ -94,10 +95,13 @@ class GuestMemory(Reclaimable):
         super().__init__(pool)
         self.regions: list[Region] = []
         """In the order in which they were added; a clone has as many."""
+        self.pluggable: list[PluggableRam] = []
+        """As the regions."""
         self.on_slot: Callable[[Slot], None] | None = None
         self.on_log: Callable[[int, NDArray[np.uint8] | None], None] | None = None
         """The CPU's ear: a slot was added, the dirty log of slot number such changed."""
         self.size = 0
+        """Bytes of RAM that the guest can have: the blocks, and what can be plugged."""
         self._fetched = pool.fetched.data
         self._readable: dict[int, int] = {}
         self._writable: dict[int, int] = {}
@@ -207,6 +211,26 @@ class GuestMemory(Reclaimable):
         region = Region(self, slot, self._add_slot(slot))
         self.regions.append(region)
         return region
+
+    def add_pluggable(self, gpa: int, length: int, block_size: int) -> PluggableRam:
+        """`length` bytes from `gpa` where RAM can be plugged in blocks of `block_size`; whole blocks, whole pages.
+
+        The guest's entries for it take a thousandth of `length` of the host's memory from the beginning. Raises
+        UsageError for odd sizes, where RAM or ROM is already, and when the guest has too many slots.
+        """
+        if block_size <= 0 or length <= 0 or block_size % PAGE_SIZE or gpa % PAGE_SIZE or length % block_size:
+            raise UsageError(
+                f"pluggable RAM of {length} bytes in blocks of {block_size} at {gpa:#x} is impossible; it has whole "
+                "pages and whole blocks"
+            )
+        first, count = gpa >> PAGE_SHIFT, length >> PAGE_SHIFT
+        if any(s.first < first + count and first < s.first + len(s.entries) for s in self._blocks()):
+            raise UsageError(f"pluggable RAM at {gpa:#x}..{gpa + length - 1:#x}: there is memory already")
+        slot = Slot(first, np.full(count, entry(FrameState.HOLE), np.uint32))
+        self._add_slot(slot)
+        self.size += length
+        self.pluggable.append(PluggableRam(self, slot, block_size))
+        return self.pluggable[-1]
 
     def add_shadow(self, base: int, length: int) -> Shadow:
         """Shadow RAM over [base, base + length), whole pages inside one block; see `Shadow`. At first there is no ROM,
@@ -452,6 +476,10 @@ class GuestMemory(Reclaimable):
             number = twin._add_slot(Slot(slot.first, self.share(slot.entries), slot.movable))
             if slot.movable:
                 twin.regions.append(Region(twin, twin.slots[number], number))
+        for ram in self.pluggable:
+            found = twin._block(ram.gpa >> PAGE_SHIFT)
+            assert found is not None
+            twin.pluggable.append(ram.clone(twin, found[0]))
         for shadow in self.shadows:
             found = twin._block(shadow.base >> PAGE_SHIFT)
             assert found is not None
@@ -460,13 +488,16 @@ class GuestMemory(Reclaimable):
         return twin
 
     def reset(self) -> None:
-        """Forget all RAM content, as after power-off; ROM stays, and shadow RAM shows it. Regions stay in place."""
+        """Forget all RAM content, as after power-off; ROM stays, and shadow RAM shows it. Regions stay in place;
+        pluggable RAM is unplugged."""
+        for ram in self.pluggable:
+            ram.unplug_all()
         for shadow in self.shadows:
             shadow.forget()
         for slot in self.slots:
-            ram = ~in_states(slot.entries, (FrameState.ROM, FrameState.HOLE))
-            old = slot.entries[ram]
-            slot.entries[ram] = entry(FrameState.ABSENT)
+            places = ~in_states(slot.entries, (FrameState.ROM, FrameState.HOLE))
+            old = slot.entries[places]
+            slot.entries[places] = entry(FrameState.ABSENT)
             self.revoke()
             self.give_back(old)
 

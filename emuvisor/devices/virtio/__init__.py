@@ -17,4 +17,5 @@ balloon.py           traditional memory balloon: 5.5
 input.py evdev.py    keyboard, mouse, tablet: 5.8
 vsock/               sockets between guest and host: 5.10
 fs/                  a folder of the host: 5.11
+mem.py               memory that is plugged and unplugged: 5.15
 """

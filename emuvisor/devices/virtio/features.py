@@ -43,6 +43,7 @@ class DeviceType(IntEnum):
     BALLOON = 5
     INPUT = 18
     SOCKET = 19
+    MEMORY = 24
     FILE_SYSTEM = 26
 
 

@@ -162,11 +162,14 @@ class VirtQueue(ABC):
         return True
 
     def pop(self) -> Chain | None:
-        """The next available chain; None without one. Raises BrokenQueue, OutOfFrames."""
-        if self._again:
-            return self._again.popleft() if self.live else None
+        """The next available chain; None without one. Raises BrokenQueue, OutOfFrames.
+
+        The rings have their frames from here on: a push before the guest runs again cannot fail for want of one.
+        """
         if self.memory.epoch != self._epoch and not self._reachable():
             return None
+        if self._again:
+            return self._again.popleft()
         chain = self._next()
         if chain is not None:
             if chain.head in self._in_flight:

@@ -110,6 +110,16 @@ ACTIVE_HIGH_LEVEL = 0b01 | 0b11 << 2
 ALL_PROCESSORS = 0xFF
 NMI_LINT = 1
 
+# SRAT structures: one proximity domain, 0.
+SRAT_REVISION = 3
+SRAT_RESERVED = struct.Struct("<IQ")
+SRAT_LOCAL_APIC = struct.Struct("<BBBBIBBHI")
+SRAT_MEMORY = struct.Struct("<BBIHQQIIQ")
+TYPE_LOCAL_APIC_AFFINITY = 0
+TYPE_MEMORY_AFFINITY = 1
+AFFINITY_ENABLED = 1 << 0
+HOT_PLUGGABLE = 1 << 1
+
 HPET_REVISION = 1
 HPET_EVENT_TIMER_BLOCK = 0x8086A201
 """Intel, legacy replacement, 64 bits, three comparators, revision 1: the low half of the capabilities register."""
@@ -147,6 +157,8 @@ def acpi_files(platform: Platform) -> TableFiles:
     tables = [fadt, _add(files, _madt(platform))]
     if platform.hpet is not None:
         tables.append(_add(files, _hpet(platform.hpet)))
+    if platform.memory_map.pluggable is not None and platform.pci is not None:
+        tables.append(_add(files, _srat(platform, platform.memory_map.pluggable)))
     rsdt = _add_root(files, "RSDT", tables, 4)
     xsdt = _add_root(files, "XSDT", tables, 8)
     _add_rsdp(files, rsdt, xsdt)
@@ -257,6 +269,23 @@ def _madt(platform: Platform) -> bytes:
     )
     flags = MADT_PCAT_COMPAT if platform.pic else 0
     return sdt("APIC", MADT_REVISION, struct.pack("<II", platform.local_apic, flags) + b"".join(structures))
+
+
+def _srat(platform: Platform, pluggable: tuple[int, int]) -> bytes:
+    """Says that RAM can appear at `pluggable`: without it, Linux that boots with RAM below 4 GiB only has no bounce
+    buffers for 32-bit DMA, such as IDE's. They take 64 MiB, so boards without such devices do not say it."""
+    structures = [
+        SRAT_LOCAL_APIC.pack(
+            TYPE_LOCAL_APIC_AFFINITY, SRAT_LOCAL_APIC.size, 0, cpu, AFFINITY_ENABLED, 0, 0, 0, 0
+        )
+        for cpu in range(platform.cpus)
+    ]
+    ranges = [(block, AFFINITY_ENABLED) for block in platform.memory_map.blocks]
+    for (base, length), flags in [*ranges, (pluggable, AFFINITY_ENABLED | HOT_PLUGGABLE)]:
+        structures.append(
+            SRAT_MEMORY.pack(TYPE_MEMORY_AFFINITY, SRAT_MEMORY.size, 0, 0, base, length, 0, flags, 0)
+        )
+    return sdt("SRAT", SRAT_REVISION, SRAT_RESERVED.pack(1, 0) + b"".join(structures))
 
 
 def _hpet(address: int) -> bytes:

@@ -35,6 +35,8 @@ SMBIOS_ANCHOR_FILE = "etc/smbios/smbios-anchor"
 SMBIOS_TABLES_FILE = "etc/smbios/smbios-tables"
 E820_FILE = "etc/e820"
 E820_ENTRY = struct.Struct("<QQI")
+RESERVED_END_FILE = "etc/reserved-memory-end"
+"""Behind what has to stay free of BARs above the RAM."""
 IRQ0_OVERRIDE = 0x8002
 """fw_cfg item: IRQ 0 goes to I/O APIC pin 2."""
 
@@ -93,6 +95,8 @@ def offer_tables(describe: Callable[[], Platform], fw_cfg: FwCfg) -> None:
     fw_cfg.add_file(SMBIOS_ANCHOR_FILE, smbios.entry_point_2(structures, 0))
     fw_cfg.add_file(SMBIOS_TABLES_FILE, structures.data)
     fw_cfg.add_file(E820_FILE, _e820(platform.memory_map))
+    if platform.memory_map.pluggable is not None:
+        fw_cfg.add_file(RESERVED_END_FILE, struct.pack("<Q", sum(platform.memory_map.pluggable)))
     fw_cfg.set_item(Item.RAM_SIZE, struct.pack("<Q", platform.memory_map.size))
     fw_cfg.set_item(Item.NB_CPUS, struct.pack("<H", platform.cpus))
     fw_cfg.set_item(Item.MAX_CPUS, struct.pack("<H", platform.cpus))
