@@ -1,7 +1,7 @@
 """A physical CPU: one Unicorn engine, which runs one vCPU after another."""
 
 from emuvisor.cpu import _core
-from emuvisor.cpu.engine import engine
+from emuvisor.cpu.engine import engine, require_space
 from emuvisor.cpu.exits import Access, Exit, ExitReason
 from emuvisor.cpu.models import DEFAULT_MODEL, CpuModel
 from emuvisor.cpu.vcpu import Vcpu, engine_frames
@@ -18,6 +18,7 @@ class Pcpu:
 
     def __init__(self, pool: FramePool, model: CpuModel = DEFAULT_MODEL) -> None:
         engine()
+        require_space()
         try:
             self._core = _core.Pcpu(engine_frames(pool), model.engine)
         except RuntimeError as error:

@@ -65,8 +65,11 @@ void handler_done(pcpu *p, bool ok)
         fail(p);
     if (p->vcpu->leave)
         vcpu_attention(p->vcpu);
-    if (p->vcpu->memory->epoch != p->epoch)
+    if (p->vcpu->memory->epoch != p->epoch) {
         flush_tlb(p);
+        p->moved = true; /* perhaps the code that runs: blocks that know each other would go on where it was */
+        vcpu_attention(p->vcpu);
+    }
 }
 
 /* The exit carries the access whose handler asked to leave, not a later one of the same block. */

@@ -125,6 +125,15 @@ struct vcpu {
     uint64_t trace_count;
 };
 
+/* A linear page, and the frame from which its code was last fetched. */
+typedef struct {
+    uint64_t page;
+    uint32_t frame;
+    bool valid;
+} code_page;
+
+#define CODE_PAGES 256 /* a power of two, at least two: a block lies in one page or in two neighbours */
+
 #define REFUSED_UNDEFINED (UINT32_MAX - 1) /* the instruction does not exist (bit_test.h) */
 
 struct pcpu {
@@ -143,15 +152,18 @@ struct pcpu {
     bool stopping; /* the block hook ended emulation */
     bool dropping; /* translations are being dropped: translate identically */
     bool shutdown;
+    bool moved;    /* a handler changed where pages lie: leave before the next block */
     bool starved;  /* the host had no frame for a system call; it will be executed again */
     bool debug;
     struct {
         bool valid;
         bool host;
         bool fetch;
+        bool again; /* nothing is wrong: execute the instruction once more */
         uint64_t page;
         uint32_t error_code; /* of the page fault, WALK_NONCANONICAL or REFUSED_UNDEFINED */
     } refused;
+    code_page code[CODE_PAGES];
     bool has_forced; /* deliver `forced` in place of the instruction that was left */
     event forced;
     bool watching; /* memory hooks are installed */

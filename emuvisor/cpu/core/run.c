@@ -42,7 +42,7 @@ static void set_limit(pcpu *p)
 static __attribute__((noinline)) void look(pcpu *p, vcpu *v)
 {
     if (__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE) || v->failed || v->leave || p->debug
-        || v->work >= v->budget_end || __atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE) || wakes(p)) {
+        || p->moved || v->work >= v->budget_end || __atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE) || wakes(p)) {
         p->stopping = true;
         p->block_start = p->block_end = 0;
         if (unicorn.short_code)
@@ -125,6 +125,12 @@ static bool handle_refusal(pcpu *p, enum exit_reason *reason)
                .error_code = p->refused.error_code};
     if (!p->refused.fetch)
         uncount(p);
+    if ((p->refused.again || p->refused.host) && !p->refused.fetch) { /* the instruction's breakpoint was passed */
+        v->stepping_off = p->env->segs[S_CS].base + p->env->rip;
+        v->steps_off = true;
+    }
+    if (p->refused.again)
+        return true;
     if (p->refused.host) {
         *reason = EXIT_MEMORY;
         return false;
@@ -185,8 +191,8 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
             return EXIT_HALT;
 
         set_limit(p);
-        p->stopping = false;
-        p->refused.valid = false;
+        p->stopping = p->moved = false;
+        p->refused.valid = p->refused.again = false;
         p->block_start = p->block_end = 0;
         if (p->env->cc_op == CC_OP_EFLAGS)
             p->env->eflags = env_rflags(p->env); /* on its way in the engine takes all flags from there */

@@ -78,6 +78,7 @@ static const uint8_t *host_page(physical *memory, uint64_t gpa)
     const unsigned state = STAGE2_STATE(entry);
     if (state != STAGE2_RESIDENT && state != STAGE2_SHARED)
         return NULL;
+    note_access(slot, gpa / PAGE_SIZE - slot->first);
     return s->frames->base + (uint64_t)STAGE2_FRAME(entry) * PAGE_SIZE + gpa % PAGE_SIZE;
 }
 

@@ -79,6 +79,42 @@ static bool refuse(pcpu *p, uint64_t page, bool fetch, bool host, uint32_t error
     return false;
 }
 
+/* Leave, and execute the instruction once more. */
+static bool try_again(pcpu *p, uint64_t page, bool fetch)
+{
+    p->refused.again = true;
+    return refuse(p, page, fetch, false, 0);
+}
+
+static bool runs_in(const pcpu *p, uint64_t page)
+{
+    return p->block_end && ((p->block_start & PAGE_MASK) == page || ((p->block_end - 1) & PAGE_MASK) == page);
+}
+
+/* The code at `page` may lie in another frame than before. When a block jumps within its page, the engine ties it to
+ * the block that it finds at that address, for all who ever run it: guests that share the old frame would go on in a
+ * frame that is not theirs. So nothing of the old frame may be found by address any more, and a block that runs there
+ * is left for good (true). */
+static bool code_moves(pcpu *p, uint64_t page, uint32_t frame, bool fetch, bool executable)
+{
+    const bool running = runs_in(p, page);
+    code_page *known = &p->code[page / PAGE_SIZE % CODE_PAGES];
+    if (!(running || executable) || (known->valid && known->page == page && known->frame == frame))
+        return false;
+    if (p->cpu)
+        unicorn.tlb_flush_page(p->cpu, page);
+    else
+        flush_tlb(p);
+    if (fetch || running) {
+        known->page = page;
+        known->frame = frame;
+        known->valid = true;
+    } else if (known->page == page) {
+        known->valid = false;
+    }
+    return running;
+}
+
 /* The first stage, by the guest's page tables. */
 static enum walk_result first_stage(pcpu *p, uint64_t page, unsigned access, walk *w)
 {
@@ -101,6 +137,8 @@ static bool fill(pcpu *p, uint64_t page, bool write, bool fetch, uc_tlb_entry *e
     uint32_t frame;
     walk w;
 
+    if (p->refused.again) /* it is asked twice: see translate_fast_fill */
+        return false;
     if (page == UNDEFINED_PAGE)
         return refuse(p, page, false, false, REFUSED_UNDEFINED);
     const enum walk_result result =
@@ -110,15 +148,21 @@ static bool fill(pcpu *p, uint64_t page, bool write, bool fetch, uc_tlb_entry *e
 
     const uint64_t faults = v->memory->faults;
     const enum stage2_result found = stage2_translate(v->memory, w.gpa / PAGE_SIZE, write, &frame);
-    if (v->memory->epoch != p->epoch)
+    const bool moved = v->memory->epoch != p->epoch;
+    if (moved)
         flush_tlb(p);
     if (found == STAGE2_HOST)
         return refuse(p, page, fetch, true, 0);
-    if (v->memory->faults != faults)
+    const bool faulted = v->memory->faults != faults;
+    if (faulted)
         forget_frame(p, frame); /* a moment ago it may have been another guest's code */
+    if (moved || (faulted && runs_in(p, page)))
+        return try_again(p, page, fetch); /* what runs may have been copied or forgotten: it is translated anew */
     switch (found) {
     case STAGE2_NOTHING:
         if (fetch) {
+            if (code_moves(p, page, FRAME_ONES, true, true))
+                return try_again(p, page, true);
             entry->paddr = (uint64_t)FRAME_ONES * PAGE_SIZE;
             entry->perms = UC_PROT_EXEC;
         } else {
@@ -154,8 +198,11 @@ static bool fill(pcpu *p, uint64_t page, bool write, bool fetch, uc_tlb_entry *e
     }
     if (writable && fetched & ~mine)
         frames_changed(p->frames, frame, 0, PAGE_SIZE, (int)p->index);
+    executable |= fetch;
+    if (code_moves(p, page, frame, fetch, executable))
+        return try_again(p, page, fetch);
     entry->paddr = (uint64_t)frame * PAGE_SIZE;
-    entry->perms = UC_PROT_READ | (writable ? UC_PROT_WRITE : 0) | (executable || fetch ? UC_PROT_EXEC : 0);
+    entry->perms = UC_PROT_READ | (writable ? UC_PROT_WRITE : 0) | (executable ? UC_PROT_EXEC : 0);
     return true;
 }
 

@@ -67,6 +67,7 @@ static const char *resolve(void *library)
         {&unicorn.raise_exception_err, "raise_exception_err_x86_64"},
         {&unicorn.update_dr7, "cpu_x86_update_dr7_x86_64"},
         {&unicorn.fill_tlb, "unicorn_fill_tlb_x86_64"},
+        {&unicorn.tlb_flush_page, "tlb_flush_page_x86_64"},
         {&unicorn.tlb_set_page, "tlb_set_page_x86_64"},
         {&unicorn.loop_exit_noexc, "cpu_loop_exit_noexc_x86_64"},
     };

@@ -95,6 +95,7 @@ typedef struct {
 
     bool (*fill_tlb)(void *cpu, uint64_t address, int size, int access, int mmu_mode, bool probe,
                      uintptr_t retaddr); /* calls the TLB hook; leaves the block when that refuses */
+    void (*tlb_flush_page)(void *cpu, uint64_t address); /* of all MMU modes, with the jump cache */
     void (*tlb_set_page)(void *cpu, uint64_t address, uint64_t paddr, int perms, int mmu_mode, uint64_t size);
 
     size_t invalid_address_offset; /* in uc_engine: the full address of the last refused access */
