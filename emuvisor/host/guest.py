@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from emuvisor.errors import OutOfFrames, UsageError
+from emuvisor.errors import HostError, OutOfFrames, UsageError
 from emuvisor.host.memory.contract import MemoryContract
 from emuvisor.host.memory.statistics import GuestMemoryStatistics
 from emuvisor.host.states import GuestState, require
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from emuvisor.devices.mouse import Mouse
     from emuvisor.devices.virtio.balloon import Balloon
     from emuvisor.devices.virtio.input import Input
+    from emuvisor.devices.virtio.mem import Mem
     from emuvisor.devices.virtio.vsock import Vsock, VsockHost
     from emuvisor.host.host import Host
 
@@ -87,8 +88,8 @@ class Guest:
         """The thread that loads its boot image waits for a frame."""
         self.refused = ""
         """Why it got none."""
-        self.contract = contract_of(config)
-        """What it was promised of the host's memory."""
+        self._promised = contract_of(config)
+        """What it was promised of the host's memory, with the size that was last asked for."""
         self.wake_at: float | None = None
         """Idle until then (time.monotonic seconds)."""
         self._operating = threading.RLock()
@@ -101,19 +102,24 @@ class Guest:
     # ---- life ----
 
     def start(self) -> None:
-        """Power on. Raises ImageError for what it should boot, OutOfFrames when the host has no room for that."""
+        """Power on. Raises ImageError for what it should boot, OutOfFrames when the pool has no room for it, HostError
+        when the host gives no thread or memory for the work."""
         with self._operating:
             with self.host.lock:
                 require(self.name, self.state, (GuestState.DEFINED, GuestState.CRASHED), "start")
+                self.host.start_threads()
                 self.host.take_off(self)
                 self.host.memory.starting(self)
                 self.starting = self.loading = True
             try:
                 self.machine.power_on()  # without the host's lock: reading an image must not stop the others
                 self._load()
-            except BaseException:
+            except BaseException as error:
                 self.machine.switch_off()
                 self.starting = self.loading = False
+                if isinstance(error, MemoryError):
+                    text = f"guest {self.name!r}: the host has no memory to read its boot image"
+                    raise HostError(text) from None
                 raise
             with self.host.lock:
                 self.starting = self.loading = False
@@ -154,6 +160,7 @@ class Guest:
             if self.state in (GuestState.RUNNING, GuestState.PAUSED):
                 self.machine.switch_off()
                 self.host.set_state(self, GuestState.DEFINED, "stopped")
+                self.host.memory.changed()
 
     def reset(self) -> None:
         """Press the reset button."""
@@ -219,6 +226,46 @@ class Guest:
         """Its balloon, if it has one."""
         return None if self.machine.virtio is None else self.machine.virtio.balloon
 
+    @property
+    def contract(self) -> MemoryContract:
+        """What it was promised of the host's memory. The size is what was asked for, or what is still plugged."""
+        if self.machine.virtio is None or self.machine.virtio.mem is None:
+            return self._promised
+        plugged = self.config.memory + self.machine.virtio.mem.plugged_size
+        return replace(self._promised, size=max(self._promised.size, plugged))
+
+    def resize(self, size: int) -> None:
+        """Ask the guest to have `size` bytes of RAM: what it booted with, and the rest plugged. Its driver follows as
+        far as it can; `memory_device.plugged_size` says how far it is.
+
+        Raises UsageError for a guest without `memory_max`, for a size that it cannot have, and for one below its
+        reservation; AdmissionError for one that the host cannot promise.
+        """
+        device = self.memory_device
+        least, most = self.config.memory, self.config.memory + device.limit
+        if not least <= size <= most or (size - least) % device.block_size:
+            raise UsageError(
+                f"guest {self.name!r}: a size of {size} bytes is impossible; it has {format_size(least)} to "
+                f"{format_size(most)} in steps of {format_size(device.block_size)}"
+            )
+
+        def act() -> None:
+            promised = replace(self._promised, size=size)
+            self.host.memory.admit(self.name, replace(promised, size=max(size, least + device.plugged_size)))
+            device.requested_size = size - least
+            self._promised = promised
+            self.host.memory.changed()
+
+        self._between_runs(act)
+
+    @property
+    def memory_device(self) -> "Mem":
+        """Its virtio-mem device, to look at: `plugged_size`, `requested_size`. Raises UsageError when it has none."""
+        device = None if self.machine.virtio is None else self.machine.virtio.mem
+        if device is None:
+            raise UsageError(f"guest {self.name!r} cannot be resized: it was made without a memory_max")
+        return device
+
     def set_memory(
         self,
         *,
@@ -235,9 +282,9 @@ class Guest:
         changes = {"reservation": reservation, "limit": limit, "shares": shares, "priority": priority}
         with self._operating, self.host.lock:
             require(self.name, self.state, PRESENT, "use")
-            contract = replace(self.contract, **{k: v for k, v in changes.items() if v is not None})
-            self.host.memory.admit(self.name, contract)
-            self.contract = contract
+            promised = replace(self._promised, **{k: v for k, v in changes.items() if v is not None})
+            self.host.memory.admit(self.name, replace(promised, size=self.contract.size))
+            self._promised = promised
             self.host.memory.changed()
 
     def memory_statistics(self) -> GuestMemoryStatistics:
@@ -322,14 +369,36 @@ class Guest:
         """Ask the guest to put `size` bytes of its memory into the balloon, and so give them to the host, or to take
         what is more than that back. Raises UsageError without a balloon, and for more than its memory."""
         self._virtio("balloon")
-        if not 0 <= size <= self.config.memory:
-            own = format_size(self.config.memory)
+        if not 0 <= size <= self.contract.size:
+            own = format_size(self.contract.size)
             raise UsageError(f"guest {self.name!r}: {format_size(size)} do not fit into its {own}")
 
         def act() -> None:
             self.host.memory.set_wish(self, size // PAGE_SIZE)
 
         self._between_runs(act)
+
+    def balloon_statistics(self) -> dict[str, int]:
+        """What the guest last said of its own memory, by the names in `devices.virtio.balloon.STATISTICS`; empty before
+        it did. It is asked for newer numbers, which come when it runs.
+
+        Raises UsageError without a balloon, StateError while the guest has no driver that gives statistics.
+        """
+        device = self.balloon
+
+        def ask() -> dict[str, int]:
+            device.request_statistics()
+            return dict(device.statistics)
+
+        return self._between_runs(ask)
+
+    def hint_free_pages(self) -> None:
+        """Ask the guest which of its pages are free; their frames come back as it tells, once. `balloon.pages_hinted`
+        counts them.
+
+        Raises UsageError without a balloon, StateError while the guest has no driver that gives hints.
+        """
+        self._between_runs(self.balloon.start_hinting)
 
     @property
     def balloon(self) -> "Balloon":

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 from emuvisor.cpu.models import CpuModel
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.devices.storage.thin import ThinPool, ThinUsage
-from emuvisor.errors import UsageError
+from emuvisor.errors import HostError, UsageError
 from emuvisor.host.guest import Guest, contract_of
 from emuvisor.host.memory.manager import MemoryManager
 from emuvisor.host.memory.policy import MemoryPolicy
@@ -106,7 +106,7 @@ class Host:
         """A guest by `config`, not started.
 
         Raises UsageError when its name is taken or a network is not there, AdmissionError when its memory cannot be
-        promised, ConfigError and ImageError for what it is made of.
+        promised, ConfigError and ImageError for what it is made of, HostError when the host has no memory for that.
         """
         with self._making:
             with self.lock:
@@ -117,8 +117,10 @@ class Host:
             ports = self.networks.connect(config)
             try:
                 guest = Guest(self, config, ports)
-            except BaseException:
+            except BaseException as error:
                 self.networks.disconnect(config.name)
+                if isinstance(error, MemoryError):
+                    raise HostError(f"guest {config.name!r}: the host has no memory for it") from None
                 raise
             with self.lock:
                 self.guests[config.name] = guest
@@ -173,15 +175,25 @@ class Host:
         self.set_state(guest, GuestState.RUNNING, reason)
         self.memory.changed()
         self._enqueue(guest)
-        if not self._threads:
-            for number in range(self.pcpus):
+
+    def start_threads(self) -> None:
+        """One for each pCPU and one that watches them, before the first guest runs.
+
+        Raises HostError where the host gives no more threads; what is missing is tried again the next time.
+        """
+        while len(self._threads) <= self.pcpus:
+            number = len(self._threads)
+            if number < self.pcpus:
                 thread = threading.Thread(
                     target=self._pcpu_thread, args=(number,), name=f"pcpu{number}", daemon=True
                 )
-                self._threads.append(thread)
+            else:
+                thread = threading.Thread(target=self._watch_slices, name="slices", daemon=True)
+            try:
                 thread.start()
-            self._threads.append(threading.Thread(target=self._watch_slices, name="slices", daemon=True))
-            self._threads[-1].start()
+            except RuntimeError:
+                raise HostError(f"the host gives no thread for {thread.name}") from None
+            self._threads.append(thread)
 
     def _enqueue(self, guest: Guest) -> None:
         guest.wake_at = None
@@ -232,6 +244,12 @@ class Host:
         self.set_state(guest, GuestState.GONE, "deleted")
         self.memory.changed()
         return self.pool.free - free
+
+    def warn(self, text: str) -> None:
+        """Tell `warnings` what people should see to."""
+        for listener in tuple(self.warnings):
+            with suppress(Exception):  # the thread that has something to say must not end for who hears it
+                listener(text)
 
     # ---- for the memory manager ----
 
@@ -331,7 +349,7 @@ class Host:
                 engine = self._engine(engines, guest.machine.model)
                 activity = guest.machine.run_slice(engine, self.slice_work)
             except Exception as error:  # a device failed: its guest is lost, the others are not
-                failure = f"{type(error).__name__}: {error}"
+                failure = str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
             guest.cpu_ns += time.perf_counter_ns() - start
             guest.slices += 1
             with self.lock:
@@ -392,8 +410,7 @@ class Host:
             self.disks.check()
 
     def _warn(self, usage: ThinUsage) -> None:
-        for listener in self.warnings:
-            listener(str(usage))
+        self.warn(str(usage))
 
     def _wake_sleepers(self) -> float | None:
         """Queue the idle guests whose time has come; returns the seconds until the next one's."""
@@ -432,6 +449,7 @@ class Host:
 
     def _ended(self, guest: Guest, outcome: Outcome) -> None:
         guest.outcome = outcome
+        self.memory.changed()  # what it held can be had
         if outcome.ending is Ending.UNTIL:
             self.set_state(guest, GuestState.PAUSED, str(outcome))
         elif outcome.ending in CRASHES:

@@ -19,7 +19,7 @@ from emuvisor.memory.stage2 import (
     entry,
 )
 from emuvisor.memory.store import PageStore
-from emuvisor.units import PAGE_SHIFT
+from emuvisor.units import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from emuvisor.memory.shadow import Shadow
@@ -48,6 +48,8 @@ class Backing:
         """It was because of `take_limit`, not because the pool is empty."""
         self.frames_taken = 0
         """Frames that became the guest's own since it was made; never less than before."""
+        self.refaults = dict.fromkeys(STORED, 0)
+        """Pages that came back from where they were kept, by the state that they were in."""
         self.take_limit: int | None = None
         """What `frames_taken` must not pass. A guest that has reached it starves as if the pool were empty."""
         self.on_move: Callable[[int, int], None] | None = None
@@ -85,8 +87,9 @@ class Backing:
             return False
         return True
 
-    def _bring(self, slot: Slot, index: int, write: bool) -> None:
-        """As `supply`; raises OutOfFrames too."""
+    def _bring(self, slot: Slot, index: int, write: bool, content: bool = True) -> None:
+        """As `supply`; raises OutOfFrames too. Without `content` the page is about to be overwritten as a whole: what
+        a store keeps of it, or has lost, does not matter."""
         value = int(slot.entries[index])
         state = value >> STATE_SHIFT
         self.starved = self.at_limit = False
@@ -96,28 +99,34 @@ class Backing:
                 slot.entries[index] = _RESIDENT | self.pool.take()
                 self.frames_taken += 1
             elif state == FrameState.SHARED and write:
-                self._require(1)
+                copies = int(self.pool.references[value & FRAME_MASK] != 1)  # the last owner keeps it
+                self._require(copies)
                 slot.entries[index] = _RESIDENT | self.own(value & FRAME_MASK)
-                self.frames_taken += 1
+                self.frames_taken += copies
             elif state in STORED:
-                self._load(slot, index)
+                self._load(slot, index, content)
         except OutOfFrames:
             self.starved = True
             raise
 
-    def _load(self, slot: Slot, index: int) -> None:
-        """Bring a page back from where it is kept. Raises OutOfFrames, PageLost; then it stays there."""
+    def _load(self, slot: Slot, index: int, content: bool) -> None:
+        """Bring a page back from where it is kept, or without `content` only forget what is kept. Raises OutOfFrames,
+        PageLost; then it stays there."""
         value = int(slot.entries[index])
         store = self.stores[FrameState(value >> STATE_SHIFT)]
         self._require(1)
         frame = self.pool.take()
         try:
-            store.load(value & FRAME_MASK, self.host[frame << PAGE_SHIFT : frame + 1 << PAGE_SHIFT])
-        except PageLost as error:
-            self.pool.release(np.array([frame], np.uint32))
-            raise PageLost(f"{slot.page_name(index)} is lost: {error}") from error
+            if content:
+                store.load(value & FRAME_MASK, self.host[frame << PAGE_SHIFT : frame + 1 << PAGE_SHIFT])
+        except (PageLost, MemoryError) as error:
+            self.pool.release_one(frame)
+            if isinstance(error, PageLost):
+                raise PageLost(f"{slot.page_name(index)} is lost: {error}") from error
+            raise OutOfFrames("the host has no memory to bring it back") from None
         slot.entries[index] = _RESIDENT | frame
         self.frames_taken += 1
+        self.refaults[FrameState(value >> STATE_SHIFT)] += 1
         store.free([value & FRAME_MASK])
 
     def own(self, frame: int) -> int:
@@ -127,7 +136,7 @@ class Backing:
             return frame
         copy = self.pool.copy(frame)
         self.revoke()
-        self.pool.release(np.array([frame], np.uint32))
+        self.pool.release_one(frame)
         return copy
 
     def readable(self, slot: Slot, index: int) -> int:
@@ -142,28 +151,30 @@ class Backing:
         return int(slot.entries[index]) & FRAME_MASK
 
     def put(self, slot: Slot, index: int, offset: int, data: NDArray[np.uint8]) -> None:
-        """Write into one page of RAM, as DMA does. Zeros for a page of zeros leave it as it is.
+        """Write into one page of RAM, as DMA does. Zeros for a page of zeros leave it as it is; a page that is written
+        as a whole need not come back from where it is kept.
 
         Raises OutOfFrames, PageLost.
         """
         if int(slot.entries[index]) in _ZEROS and not data.any():
             return
-        self.fill(self.make_own(slot, index), offset, data)
+        self.fill(self.make_own(slot, index, content=len(data) < PAGE_SIZE), offset, data)
 
-    def make_own(self, slot: Slot, index: int) -> int:
-        """Give a page of RAM a frame of its own, to be written; returns the frame. Raises OutOfFrames, PageLost."""
+    def make_own(self, slot: Slot, index: int, content: bool = True) -> int:
+        """Give a page of RAM a frame of its own, to be written, as a whole if without `content`; returns the frame.
+        Raises OutOfFrames, PageLost."""
         if int(slot.entries[index]) >> STATE_SHIFT != FrameState.RESIDENT:
-            self._bring_or_say(slot, index, True)
+            self._bring_or_say(slot, index, True, content)
         slot.mark(index)
         slot.touch(index)
         return int(slot.entries[index]) & FRAME_MASK
 
-    def _bring_or_say(self, slot: Slot, index: int, write: bool) -> None:
+    def _bring_or_say(self, slot: Slot, index: int, write: bool, content: bool = True) -> None:
         """As `_bring`, for a caller who knows nothing of states: OutOfFrames names the page."""
         try:
-            self._bring(slot, index, write)
+            self._bring(slot, index, write, content)
         except OutOfFrames as error:
-            why = str(error) if self.at_limit else f"the pool's {self.pool.limit} are taken"
+            why = str(error) if self.at_limit or self.pool.free else f"the pool's {self.pool.limit} are taken"
             raise OutOfFrames(f"no frame for {slot.page_name(index)}: {why}") from None
 
     def fill(self, frame: int, offset: int, data: NDArray[np.uint8]) -> None:

@@ -27,8 +27,8 @@ __all__ = ["Findings", "PageSharing", "Savings", "ScanResult", "SharingStatistic
 Places = NDArray[np.int64]
 """Pages of a slot, by index."""
 
-_WINDOW = 8192
-"""Entries of a slot that are looked at in one step: a lot."""
+_WINDOW, _LEAST_WINDOW = 8192, 1024
+"""Entries of a slot that are looked at in one step, a lot: at most, and at least for a small budget."""
 _SHARED = np.uint32(entry(FrameState.SHARED))
 _PRESENT = 1 << 63
 """A hint is: this bit, the guest's number, the slot's number, the page's index."""
@@ -80,6 +80,11 @@ class Findings:
     zero: list[tuple[int, Places]]
     """Pages that look like zeros, by slot number."""
     matches: list[_Match]
+
+    @property
+    def pages(self) -> int:
+        """How many pages of `memory` may be shared."""
+        return sum(len(pages) for _, pages in self.zero) + sum(len(match.pages) for match in self.matches)
 
     @property
     def guests(self) -> tuple[GuestMemory, ...]:
@@ -184,7 +189,7 @@ class PageSharing:
         for turn, (number, low, high) in enumerate(turns):
             start = page if turn == 0 else low
             while start < high and budget > 0:
-                end = min(start + _WINDOW, high)
+                end = min(start + min(_WINDOW, max(_LEAST_WINDOW, 2 * budget)), high)
                 pages = start + np.flatnonzero(self._has_frame(slots[number].entries[start:end]))
                 if len(pages) > budget:
                     pages = pages[:budget]
@@ -249,7 +254,7 @@ class PageSharing:
         """Share those pages of `findings` that do hold the same; all of `findings.guests` are on no pCPU."""
         began = self._clock()
         pool, memory = self.pool, findings.memory
-        free = pool.free
+        before = memory.frames_merged
         zero = shared = wrong = 0
         for slot, pages in findings.zero:
             zeros = np.full(len(pages), pool.zero_frame, np.uint32)
@@ -261,7 +266,7 @@ class PageSharing:
             scan = self._scans.get(memory)
             if scan is not None:
                 self._hints.put(match.keys[~done], _hints(scan.number, match.slot, match.pages[~done]))
-        result = ScanResult(findings.scanned, zero, shared, pool.free - free)
+        result = ScanResult(findings.scanned, zero, shared, memory.frames_merged - before)
         self.statistics.zero += zero
         self.statistics.shared += shared
         self.statistics.freed += result.freed

@@ -1,20 +1,31 @@
 """Guests that together use twice the pool's memory: all finish with what they wrote, whatever the host did to it."""
 
+import random
 import re
 import struct
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from emuvisor import firmware
-from emuvisor.errors import OutOfFrames
+from emuvisor.errors import EmuvisorError, OutOfFrames
 from emuvisor.host import Guest, GuestState, Host
+from emuvisor.host.memory import HostUse, Instruction
 from emuvisor.host.memory.policy import MemoryPolicy
-from emuvisor.host.memory.rungs import CompressionRung, PauseRung, Rung, SwapRung, default_rungs
+from emuvisor.host.memory.rungs import (
+    CompressionRung,
+    PauseRung,
+    Rung,
+    SharingRung,
+    SwapRung,
+    default_rungs,
+)
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
-from emuvisor.memory import FrameState
+from emuvisor.memory import FrameState, GuestMemory
 from emuvisor.units import KIB, MIB, PAGE_SIZE
 
 PATIENCE_S = 60
@@ -67,8 +78,19 @@ def alone(config: Config) -> tuple[str, int, int]:
 
 @pytest.mark.parametrize("pcpus", [1, 2])
 @pytest.mark.parametrize("ladder", LADDERS)
-def test_twice_the_pool(config: Config, tmp_path: Path, ladder: str, pcpus: int) -> None:
+def test_twice_the_pool(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ladder: str, pcpus: int
+) -> None:
     expected = alone(config)
+    sent: Counter[FrameState] = Counter()
+    send_away = GuestMemory.send_away
+
+    def counted(memory: GuestMemory, state: FrameState, pages: Sequence[tuple[int, int]]) -> int:
+        freed = send_away(memory, state, pages)
+        sent[state] += freed
+        return freed
+
+    monkeypatch.setattr(GuestMemory, "send_away", counted)
     swap = tmp_path / "swap" if ladder in ("swap", "all") else None
     policy = MemoryPolicy(rungs=LADDERS[ladder], swap=swap, period_s=0.02, sampling_s=0.02)
     with Host(POOL, pcpus=pcpus, slice_work=SLICE, memory_policy=policy) as host:
@@ -89,8 +111,14 @@ def test_twice_the_pool(config: Config, tmp_path: Path, ladder: str, pcpus: int)
         assert host.memory.log.gained == {
             rung: sum(d.frames for d in host.memory.log if d.rung == rung) for rung in host.memory.log.gained
         }
+        gained = Counter(host.memory.log.gained)
+        assert gained["compression"] == sent[FrameState.COMPRESSED]
+        assert gained["swap"] == sent[FrameState.SWAPPED]
+        assert gained["sharing"] == sum(guest.memory.frames_merged for guest in guests)
         if ladder in ("compression", "swap"):
-            assert host.memory.log.gained[ladder] > 0
+            assert gained[ladder] > 0
+            came_back = sum(sum(guest.memory.refaults.values()) for guest in guests)
+            assert 0 < came_back <= gained[ladder]
     assert host.pool.used == 0
     assert not (tmp_path / "swap").exists(), "the swap file goes with the host"
 
@@ -196,3 +224,98 @@ def test_a_page_that_is_lost_ends_one_guest(config: Config, tmp_path: Path) -> N
         assert re.match(r"^page-lost: guest physical address 0x[0-9a-f]+ is lost: .*swap", victim.reason)
         assert "memtouch: PASS" in other.console.text
         assert store.pages == 0 or victim.memory.census()["swapped"]
+
+
+@pytest.mark.parametrize("rungs", [(PauseRung(),), (SharingRung(), PauseRung())], ids=["nothing", "sharing"])
+def test_who_cannot_go_on_is_paused_and_goes_on_when_another_is_deleted(
+    config: Config, rungs: tuple[Rung, ...]
+) -> None:
+    policy = MemoryPolicy(rungs=rungs, period_s=0.02)
+    ended = (GuestState.DEFINED, GuestState.GONE)
+    with Host(POOL, pcpus=2, slice_work=SLICE, memory_policy=policy) as host:
+        guests = [host.create(config(f"g{i}", passes=3)) for i in range(4)]
+        with host.lock:
+            for guest in guests:
+                guest.start()
+        deleted = 0
+
+        def paused() -> list[Guest]:
+            return [guest for guest in guests if guest.state is GuestState.PAUSED]
+
+        def live() -> list[Guest]:
+            return [guest for guest in guests if guest.state not in ended]
+
+        while live():
+            with host.lock:
+                assert host.changed.wait_for(lambda: paused() == live(), PATIENCE_S), [
+                    g.state for g in guests
+                ]
+                stuck = paused()
+                if not stuck:
+                    break
+                assert re.match(
+                    r"^no memory: \d+ of the host's 1024 frames are available, \d+ more can be gained, and \d+ are "
+                    r"needed at once$",
+                    stuck[0].reason,
+                )
+                stuck[0].delete()
+                deleted += 1
+                assert host.changed.wait_for(lambda: not live() or paused() != live(), PATIENCE_S)
+        assert deleted < 4
+        for guest in guests:
+            assert guest.state is GuestState.GONE or "memtouch: PASS" in guest.console.text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_people_do_meanwhile_nobody_waits_for_ever(
+    config: Config, tmp_path: Path, seed: int
+) -> None:
+    choose = random.Random(seed)
+    policy = MemoryPolicy(swap=tmp_path / "swap", period_s=0.005, sampling_s=0.01)
+    with Host(POOL, pcpus=2, slice_work=SLICE, memory_policy=policy) as host:
+        guests = [host.create(config(f"g{i}", passes=3)) for i in range(4)]
+        for guest in guests:
+            guest.start()
+        for _ in range(150):
+            guest = choose.choice(guests)
+            acts: list[Callable[[], object]] = [guest.pause, guest.resume, guest.reset, guest.start]
+            acts.append(lambda g=guest: g.set_memory(limit=choose.choice([MIB, 4 * MIB])))  # type: ignore[misc]
+            if choose.random() < 0.1:
+                acts.append(guest.stop)
+            with suppress(EmuvisorError):  # not in this state
+                choose.choice(acts)()
+        guests.pop().delete()
+        for guest in guests:
+            with suppress(EmuvisorError):
+                guest.resume()
+        finish(host, guests)
+        assert not [guest.reason for guest in guests if guest.state is GuestState.CRASHED]
+    assert host.pool.used == 0
+
+
+class FailingRung(CompressionRung):
+    """Somebody's rung, with a mistake."""
+
+    fails = True
+
+    def ask(self, use: HostUse, debts: Mapping[str, int]) -> Sequence[Instruction]:
+        if self.fails:
+            raise ZeroDivisionError("division by zero")
+        return super().ask(use, debts)
+
+
+def test_a_rung_that_fails_stops_nobody_for_good(config: Config) -> None:
+    rung = FailingRung()
+    warnings: list[str] = []
+    failure = "the memory manager failed: ZeroDivisionError: division by zero"
+    with Host(MIB, memory_policy=MemoryPolicy(rungs=(rung, PauseRung()), period_s=0.01)) as host:
+        host.warnings.append(warnings.append)
+        guest = host.create(config("g", passes=1))
+        guest.start()
+        assert guest.wait(PATIENCE_S)
+        assert (guest.state, guest.reason) == (GuestState.PAUSED, f"no memory: {failure}")
+        assert warnings == [failure]
+        assert failure in [decision.why for decision in host.memory.log]
+        rung.fails = False
+        with host.lock:
+            assert host.changed.wait_for(lambda: not guest.out_of_memory, PATIENCE_S)

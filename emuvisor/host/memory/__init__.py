@@ -10,6 +10,12 @@ entitlement.py   who gives: shares per page with the idle-memory tax
 rungs/           how it is given: the ladder
 instructions.py  what a plan consists of
 plan.py          plan: from statistics to instructions
+policy.py        MemoryPolicy: what people choose
+manager.py       MemoryManager: looks, plans, has it carried out; managed.py what it sees of hosts and guests
+carrying.py, scanning.py   carrying out a plan
+stores.py        the stores of a host
+given.py         what guests give on their own time: balloons, reports
+decisions.py     the log; statistics.py, survey.py the statistics
 sampler.py       looking at a host again and again
 recording.py     the format of recordings, and reading them
 recorder.py      writing one

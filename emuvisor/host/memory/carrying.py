@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from emuvisor.errors import StateError
+from emuvisor.errors import OutOfFrames, PageLost, StateError
 from emuvisor.host.memory.decisions import Decision, DecisionLog
+from emuvisor.host.memory.given import note_request
 from emuvisor.host.memory.instructions import (
     Allow,
     Balloon,
@@ -32,14 +33,16 @@ class Carrier:
         host: ManagedHost,
         stores: Stores,
         log: DecisionLog,
-        account: Callable[[str], Account],
+        account: Callable[[ManagedGuest], Account],
         tenants: Mapping[str, str],
     ) -> None:
         self._host = host
         self._stores = stores
         self._log = log
         self._account = account
-        self._scanner = Scanner(host, tenants)
+        self.scanned = (0, 0)
+        """Pages that were looked at for sharing since somebody set this to 0, and the frames that it gained."""
+        self.scanner = Scanner(host, tenants, account)
 
     def carry_out(self, instruction: Instruction, scan_part: float) -> int:
         """Returns how many frames the host gained at once. `scan_part` is the part of a period that has passed since
@@ -55,7 +58,7 @@ class Carrier:
             self._balloon(instruction, guest)
         elif isinstance(instruction, Allow):
             limit = instruction.may_take
-            guest.memory.take_limit = None if limit is None else self._account(guest.name).taken + limit
+            guest.memory.take_limit = None if limit is None else self._account(guest).taken + limit
         elif isinstance(instruction, Resume):
             self._note(instruction, 0)
             self._host.feed(guest.name)
@@ -74,14 +77,15 @@ class Carrier:
         )
 
     def _scan(self, instruction: ScanSharing, pages: int) -> int:
-        gained = self._scanner.scan(pages)
+        looked, gained = self.scanner.scan(pages)
+        self.scanned = (self.scanned[0] + looked, self.scanned[1] + sum(gained.values()))
         for name, frames in gained.items():
             self._note(instruction, frames, name)
         return sum(gained.values())
 
     def _send_away(self, instruction: SendAway, guest: ManagedGuest) -> int:
         state = self._stores.state(instruction.store)
-        account = self._account(guest.name)
+        account = self._account(guest)
         asked = freed = 0
         pages: list[tuple[int, int]] | None = None
         while state is not None and (pages is None or pages):
@@ -89,12 +93,15 @@ class Carrier:
                 if not held:
                     break
                 if pages is None:
-                    pages = guest.memory.evictable(instruction.pages)
+                    pages = guest.memory.evictable(instruction.pages, state)
+                    asked += instruction.pages - len(pages)  # it is known that others will not do
                 part, pages = pages[:SLICE_PAGES], pages[SLICE_PAGES:]
                 account.in_flight = len(part)
                 asked += len(part)
-                freed += guest.memory.send_away(state, part)
-                account.in_flight = 0
+                try:
+                    freed += guest.memory.send_away(state, part)
+                finally:
+                    account.in_flight = 0
         before = account.sent.get(instruction.store, (0, 0))
         account.sent[instruction.store] = (before[0] + asked, before[1] + freed)
         if freed:
@@ -122,14 +129,16 @@ class Carrier:
     # ---- balloons ----
 
     def _balloon(self, instruction: Balloon, guest: ManagedGuest) -> None:
-        account = self._account(guest.name)
+        account = self._account(guest)
         if instruction.target == account.target:
             return
         with self._host.held(guest.name) as held:
             if held:
                 account.target = instruction.target
+                account.balloon_why = instruction.why
+                account.balloon_numbers = {**instruction.numbers, "asked": instruction.frames}
                 self.set_balloon(guest, account)
-                self._note(instruction, instruction.frames)
+                note_request(self._log, guest, account)
 
     @staticmethod
     def set_balloon(guest: ManagedGuest, account: Account) -> None:
@@ -150,6 +159,7 @@ class Carrier:
         else:
             account.accessed = guest.memory.collect_accessed()
             if guest.balloon_device is not None and not guest.deterministic:
-                with suppress(StateError):  # it has no driver that tells
+                # It has no driver that tells, or there is no frame for its ring, or that is lost.
+                with suppress(StateError, OutOfFrames, PageLost):
                     guest.balloon_device.request_statistics()
         account.sampling = wanted

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +15,8 @@ MAX_DECISIONS = 10_000
 class Decision:
     """At `time` (seconds since 1970) the host gained `frames` from `guest`, by `rung`, because of `why`.
 
-    Negative: the guest got them. A balloon's are what was asked for; others were counted.
+    Negative: the guest got them. They are counted, not promised: what a balloon is asked for is a decision with 0
+    frames, and the pages that go into it or out of it are others, once they did.
     """
 
     time: float
@@ -34,12 +36,16 @@ class Decision:
 
 
 class DecisionLog:
-    """The latest decisions, and who hears of new ones. Listeners are called in the memory manager's thread."""
+    """The latest decisions, and who hears of new ones. Listeners are called in the memory manager's thread; one that
+    raises an exception hears no more, and `on_failure` is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_failure: Callable[[str], None]) -> None:
         self.listeners: list[Callable[[Decision], None]] = []
+        self._on_failure = on_failure
         self.gained: dict[str, int] = {}
         """Frames by rung since the beginning, those that were given back subtracted."""
+        self.added = 0
+        """Decisions since the beginning."""
         self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
 
     def __iter__(self) -> Iterator[Decision]:
@@ -51,6 +57,12 @@ class DecisionLog:
     def add(self, decision: Decision) -> None:
         """Note one more."""
         self._decisions.append(decision)
+        self.added += 1
         self.gained[decision.rung] = self.gained.get(decision.rung, 0) + decision.frames
-        for listener in self.listeners:
-            listener(decision)
+        for listener in tuple(self.listeners):
+            try:
+                listener(decision)
+            except Exception as error:
+                with suppress(ValueError):  # it has gone by itself
+                    self.listeners.remove(listener)
+                self._on_failure(f"a listener of the memory log is dropped: {type(error).__name__}: {error}")

@@ -10,6 +10,10 @@ from emuvisor.host.memory.use import GuestUse, HostUse
 
 __all__ = ["GuestHistory", "History", "observe"]
 
+_FIRST_SCAN_YIELD = 0.1
+_SCAN_ROUNDS = 2
+"""What a page that is looked at for sharing is expected to gain before anything is known, and how many times the pool's
+frames have to be looked at until most of that is forgotten."""
 _YIELD_GAIN = 1 / 2
 _YIELD_RECOVERY = 1 / 64
 """What a store that gained nothing regains of its reputation in each period: it is tried again after some time."""
@@ -48,16 +52,26 @@ class History:
 
     state: HostState = HostState.HIGH
     guests: Mapping[str, GuestHistory] = field(default_factory=dict)
+    scan_yield: float = _FIRST_SCAN_YIELD
+    """Frames gained lately for each page that was looked at for sharing."""
 
 
 def observe(before: History, use: HostUse) -> tuple[History, HostUse]:
     """What is to be remembered after a look at `use`; and `use` with what follows from all looks so far: the host's
     state, working sets, which balloons can be relied on, what the stores gain."""
     state = next_state(before.state, use.available, use.frames) if use.tight else HostState.HIGH
+    if use.tight and use.lacks > max(0, use.available):  # whatever part of the pool that is
+        state = HostState.LOW
+    scan_yield = before.scan_yield
+    scanned, gained = use.scanned
+    if scanned:
+        scan_yield += min(1.0, scanned / (_SCAN_ROUNDS * use.frames)) * (gained / scanned - scan_yield)
     unknown = GuestHistory()
     histories = {guest.name: before.guests.get(guest.name, unknown).after(guest) for guest in use.guests}
     guests = tuple(_with_history(guest, histories[guest.name]) for guest in use.guests)
-    return History(state, histories), replace(use, guests=guests, state=state)
+    return History(state, histories, scan_yield), replace(
+        use, guests=guests, state=state, scan_yield=scan_yield
+    )
 
 
 def _with_history(guest: GuestUse, history: GuestHistory) -> GuestUse:

@@ -1,6 +1,6 @@
 """What the memory manager sees of a host and its guests, and how it looks at them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -28,9 +28,13 @@ class ManagedGuest(Protocol):
 
     name: str
     state: GuestState
-    contract: MemoryContract
     out_of_memory: bool
     """Paused for want of memory."""
+
+    @property
+    def contract(self) -> MemoryContract:
+        """Its claim; the size changes as the guest is resized."""
+        ...
 
     @property
     def memory(self) -> GuestMemory:
@@ -83,11 +87,16 @@ class ManagedHost(Protocol):
         """A guest that starves is paused."""
         ...
 
+    def warn(self, text: str) -> None:
+        """Tell people what they should see to."""
+        ...
+
 
 @dataclass(slots=True)
 class Account:
-    """What the manager keeps of a guest from one step to the next."""
+    """What the manager keeps of the guest with `memory` from one step to the next."""
 
+    memory: GuestMemory
     sampling: bool = False
     accessed: int | None = None
     """The newest sample, until a plan has seen it."""
@@ -99,6 +108,14 @@ class Account:
     taken: int = 0
     """Frames that it had taken when it was last looked at."""
     in_flight: int = 0
+    """Pages that are being sent away, or shared, at this moment."""
+    ballooned: int = 0
+    frames_ballooned: int = 0
+    frames_discarded: int = 0
+    """What the memory's counts of these were at the last look."""
+    balloon_why: str = ""
+    balloon_numbers: Mapping[str, float] = field(default_factory=dict)
+    """Why the balloon's target is what it is."""
 
 
 def guest_use(
@@ -114,7 +131,8 @@ def guest_use(
             region_pages += len(slot.entries)
             region_frames += int(np.count_nonzero(slot.entries >> STATE_SHIFT == FrameState.RESIDENT))
     shadow_pages = sum(len(shadow.hidden) for shadow in memory.shadows)
-    resident = census["resident"] + census["rom"]
+    sole = memory.sole_pages()
+    resident = census["resident"] + census["rom"] + sole
     balloon = guest.balloon_device
     live = balloon is not None and balloon.live and (balloon_virtual_clock or not guest.deterministic)
     on = starves or guest.state in (GuestState.RUNNING, GuestState.PAUSED)
@@ -130,7 +148,7 @@ def guest_use(
         resident=resident,
         pinned=min(resident, census["rom"] + region_frames + 2 * shadow_pages),
         extra=extra if on else min(extra, resident),
-        shared=census["shared"],
+        shared=census["shared"] - sole,
         zero=census["zero"],
         absent=census["absent"],
         ballooned=census["ballooned"],

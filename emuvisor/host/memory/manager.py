@@ -7,16 +7,19 @@ watches. `step` is one round of it, and all of it that thinks; the thread only c
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from emuvisor.host.memory.carrying import Carrier
 from emuvisor.host.memory.contract import MemoryContract, admit
 from emuvisor.host.memory.decisions import Decision, DecisionLog
+from emuvisor.host.memory.given import note_gone, note_request, note_what_was_given
 from emuvisor.host.memory.history import History, observe
-from emuvisor.host.memory.host_state import HostState, recovery_level
+from emuvisor.host.memory.host_state import HostState, recovery_level, threshold
 from emuvisor.host.memory.instructions import Instruction, Pause
 from emuvisor.host.memory.managed import Account, ManagedGuest, ManagedHost, guest_use
 from emuvisor.host.memory.plan import plan
 from emuvisor.host.memory.policy import MemoryPolicy
+from emuvisor.host.memory.rungs.sharing import WORTH
 from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemoryStatistics
 from emuvisor.host.memory.stores import Stores
 from emuvisor.host.memory.survey import guest_statistics, host_statistics
@@ -26,6 +29,10 @@ from emuvisor.memory import FrameState
 from emuvisor.memory.store import PageStore
 
 __all__ = ["MemoryManager"]
+
+LINGER = 5
+"""So many samples are taken after the last that was of use: a host on the edge of being short goes there and back many
+times a second, and working sets are not to be forgotten each time."""
 
 
 def _is_particular(guest: ManagedGuest) -> bool:
@@ -41,7 +48,7 @@ class MemoryManager:
 
     def __init__(self, host: ManagedHost, policy: MemoryPolicy) -> None:
         self.policy = policy
-        self.log = DecisionLog()
+        self.log = DecisionLog(host.warn)
         """Every movement, and why."""
         self.wake_below = 0
         """With fewer free frames than this somebody should call `wake`; 0 while that would change nothing."""
@@ -52,7 +59,14 @@ class MemoryManager:
         self._history = History()
         self._use = HostUse(frames=host.pool.limit, free=host.pool.free, guests=())
         self._next_plan = self._next_sample = self._last_scan = policy.clock()
+        self._sample_until = self._next_plan
         self._watchers = 0
+        self._wait_s = policy.period_s
+        """Until the next step, when nobody wakes us before."""
+        self._failure = ""
+        """What went wrong in the last step; empty when nothing did."""
+        self._given_up: set[str] = set()
+        """Guests that were paused for that."""
         self._careful = False
         """Some guest has a reservation or a limit: what others take is bounded."""
         self._event = threading.Event()
@@ -85,12 +99,22 @@ class MemoryManager:
     # ---- the thread ----
 
     def wake(self) -> None:
-        """There is something to do. Any thread, whatever locks it holds."""
+        """There is something to do. Any thread, whatever locks it holds. Where the host gives no thread for it, guests
+        that starve are paused."""
         with self._lock:
             self._event.set()
-            if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
-                self._thread.start()
+            if self._thread is not None or self._stopping:
+                return
+            thread = threading.Thread(target=self._run, name="memory", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                pass
+            else:
+                self._thread = thread
+                return
+        for guest in self._host.starving():
+            self._host.starve(guest.name, "no memory: the host gives no thread for the memory manager")
 
     def watch(self) -> None:
         """Sample which pages guests use, and plan, until `unwatch`: somebody looks at the statistics."""
@@ -117,19 +141,69 @@ class MemoryManager:
     def _run(self) -> None:
         while not self._stopping:
             self._event.clear()
-            if self.step(self.policy.clock()):
+            if self.guarded_step():
                 continue
-            if self.busy:
-                self._event.wait(self.policy.period_s)
+            if self._failure or self.busy or any(account.sampling for account in self._accounts.values()):
+                self.wake_below = threshold(self._worse, self._host.pool.limit) + self._reserved()
+                self._event.wait(self._wait_s)
             else:
                 self._rest()
                 self._event.wait()
             self.wake_below = 0
 
+    def guarded_step(self) -> bool:
+        """A `step` now, whatever goes wrong in it."""
+        try:
+            again = self.step(self.policy.clock())
+        except Exception as error:  # of somebody's rung or listener; or no memory for the plan itself
+            self._failed(error)
+            return False
+        self._failure = ""
+        if self._given_up:
+            for guest in self._host.all_guests():
+                if guest.name in self._given_up and guest.out_of_memory:
+                    self._host.feed(guest.name)
+            self._given_up.clear()
+        return again
+
+    def _failed(self, error: Exception) -> None:
+        """A step went wrong. Nobody waits for what does not come: guests that starve are paused, with the reason, until
+        a step succeeds. It is tried again after each period."""
+        self._wait_s = self.policy.period_s
+        failure = f"{type(error).__name__}: {error}"
+        reason = f"the memory manager failed: {failure}"
+        if failure != self._failure:
+            self._failure = failure
+            self._host.warn(reason)
+            self.log.add(Decision(time.time(), "", "manager", 0, reason))
+        for guest in self._host.starving():
+            self._given_up.add(guest.name)
+            with suppress(Exception):  # a listener; the guest is paused
+                self._host.starve(guest.name, f"no memory: {reason}")
+
     def _rest(self) -> None:
         """Nothing is to be done before free frames fall below this."""
-        reserved = sum(guest.contract.reserved_frames for guest in self._host.all_guests())
-        self.wake_below = recovery_level(HostState.HIGH, self._host.pool.limit) + reserved
+        self.wake_below = recovery_level(HostState.HIGH, self._host.pool.limit) + self._reserved()
+
+    def _reserved(self) -> int:
+        return sum(guest.contract.reserved_frames for guest in self._host.all_guests())
+
+    @property
+    def _worse(self) -> HostState:
+        return HostState(min(HostState.LOW, self._use.state + 1))
+
+    def _choose_wait(self, moved: bool) -> None:
+        """How long until the next step: a period, and where nothing moves longer each time, up to the time between two
+        samples. Who starves, and free frames below the next threshold, end the wait."""
+        use = self._use
+        waited_for = any(
+            guest.starved or guest.paused or guest.balloon_target != guest.ballooned for guest in use.guests
+        )
+        searching = use.scan_yield >= WORTH and use.tight and use.short(HostState.HIGH) > 0
+        if moved or waited_for or searching:
+            self._wait_s = self.policy.period_s
+        else:
+            self._wait_s = min(2 * self._wait_s, max(self.policy.period_s, self.policy.sampling_s))
 
     @property
     def busy(self) -> bool:
@@ -156,28 +230,35 @@ class MemoryManager:
             for account in self._accounts.values():
                 account.accessed = None
                 account.sent.clear()
+            self._carrier.scanned = (0, 0)
+        noted = self.log.added
         instructions = plan(use, self.policy.rungs)
-        scan_part = min(1.0, (now - self._last_scan) / self.policy.period_s)
+        longest = max(self.policy.period_s, self.policy.sampling_s)
+        scan_part = min(longest, now - self._last_scan) / self.policy.period_s
         self._last_scan = now
         gained = self._carrier.drop_leftovers() if use.state > HostState.HIGH else 0
         for instruction in instructions:
             gained += self._carrier.carry_out(instruction, scan_part)
-        return self._feed(instructions) or gained > 0
+        again = self._feed(instructions) or gained > 0
+        self._choose_wait(moved=again or self.log.added > noted)
+        return again
 
     def _look(self) -> HostUse:
         starving = {guest.name for guest in self._host.starving()}
         guests = self._host.all_guests()
         for name in self._accounts.keys() - {guest.name for guest in guests}:
-            del self._accounts[name]
+            note_gone(self.log, name, self._accounts.pop(name))
         self._careful = any(map(_is_particular, guests))
         uses = []
         for guest in guests:
+            account = self._account(guest)
             use = guest_use(
                 guest,
-                self._account(guest.name),
+                account,
                 starves=guest.name in starving,
                 balloon_virtual_clock=self.policy.balloon_virtual_clock,
             )
+            note_what_was_given(self.log, guest, account, use.ballooned)
             if use.starved or use.resident or guest.state in (GuestState.RUNNING, GuestState.PAUSED):
                 uses.append(use)
         return HostUse(
@@ -185,18 +266,27 @@ class MemoryManager:
             free=self._host.pool.free,
             guests=tuple(uses),
             room=self._stores.room(),
+            troubles=self._stores.troubles(),
             period_s=self.policy.period_s,
             tax=self.policy.tax,
+            scanned=self._carrier.scanned,
         )
 
-    def _account(self, name: str) -> Account:
-        return self._accounts.setdefault(name, Account())
+    def _account(self, guest: ManagedGuest) -> Account:
+        account = self._accounts.get(guest.name)
+        if account is None or account.memory is not guest.memory:
+            if account is not None:  # another guest has its name now
+                note_gone(self.log, guest.name, account)
+            account = self._accounts[guest.name] = Account(guest.memory)
+        return account
 
     def _sample(self, now: float) -> None:
         """Count what guests used since the last sample, while that is of interest."""
-        wanted = self.busy
+        if self.busy:
+            self._sample_until = now + LINGER * self.policy.sampling_s
+        wanted = now < self._sample_until
         for guest in self._host.all_guests():
-            account = self._account(guest.name)
+            account = self._account(guest)
             due = now >= self._next_sample and guest.state is GuestState.RUNNING
             if wanted == account.sampling and not (wanted and due):
                 continue
@@ -229,9 +319,11 @@ class MemoryManager:
 
     def set_wish(self, guest: ManagedGuest, pages: int) -> None:
         """Somebody wants the guest's balloon to hold `pages`. The guest is on no pCPU."""
-        account = self._account(guest.name)
+        account = self._account(guest)
         account.wish = pages
+        account.balloon_why, account.balloon_numbers = f"somebody asked for {pages}", {}
         self._carrier.set_balloon(guest, account)
+        note_request(self.log, guest, account)
 
     # ---- numbers ----
 
@@ -243,9 +335,10 @@ class MemoryManager:
     def statistics(self) -> HostMemoryStatistics:
         """Where the host's memory is."""
         state = self._use.state
-        return host_statistics(self._host, self._stores, state, len(self._host.starving()))
+        starving = len(self._host.starving())
+        return host_statistics(self._host, self._stores, state, starving, self._carrier.scanner.cost)
 
     def guest_statistics(self, guest: ManagedGuest) -> GuestMemoryStatistics:
         """Where one guest's memory is."""
         known: Mapping[str, int | None] = {use.name: use.active for use in self._use.guests}
-        return guest_statistics(guest, self._account(guest.name), known.get(guest.name))
+        return guest_statistics(guest, self._account(guest), known.get(guest.name))

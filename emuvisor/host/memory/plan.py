@@ -1,7 +1,7 @@
 """The decision: from what the host and its guests use to what is to be done. A pure function.
 
-1. How much is missing: `HostUse.short`, the way back to the state HIGH. In HARD and LOW the first part of it, the way
-   back to SOFT, has to come at once.
+1. How much is missing: `HostUse.short`, the way back to the state HIGH, as far as there are idle frames. In HARD and
+   LOW the first part of it, the way back to SOFT, has to come at once.
 2. Who gives it: `who_gives`. This makes debts.
 3. How: the rungs in their order, each with the debts that those before it left.
 4. What each guest may take until the next plan.
@@ -18,6 +18,8 @@ from emuvisor.host.memory.use import GuestUse, HostUse
 
 __all__ = ["plan"]
 
+BATCH = 256
+"""Taking fewer frames at a time costs more than having them for a while."""
 _ROUNDS = 4
 """How often debts are divided anew because a store was full before all were paid."""
 
@@ -25,7 +27,7 @@ _ROUNDS = 4
 def plan(use: HostUse, rungs: Sequence[Rung]) -> list[Instruction]:
     """What is to be done now, in this order, by the ladder `rungs`; `use` comes from `observe`."""
     most = {guest.name: _reach(use, rungs, guest) for guest in use.guests}
-    wanted = use.short(HostState.HIGH) if use.state > HostState.HIGH else 0
+    wanted = _wanted(use)
     for _ in range(_ROUNDS):
         debts = who_gives(use.guests, wanted, most, use.tax)
         climb = _Climb(use, rungs, debts)
@@ -34,6 +36,16 @@ def plan(use: HostUse, rungs: Sequence[Rung]) -> list[Instruction]:
         for name, unpaid in climb.debts.items():
             most[name] = debts[name] - unpaid
     return [*climb.instructions, *_bounds(use)]
+
+
+def _wanted(use: HostUse) -> int:
+    """Frames that guests are to give: the way back to HIGH, as far as they have idle ones. What is in use is taken in
+    LOW only, and little more of it than brings the host back to HARD: taken earlier, it would come back at once."""
+    if use.state == HostState.HIGH:
+        return 0
+    idle = sum(guest.idle for guest in use.guests)
+    least = max(BATCH, use.short(HostState.HARD)) if use.state == HostState.LOW else 0
+    return min(use.short(HostState.HIGH), max(least, idle))
 
 
 def _acts(use: HostUse, rung: Rung) -> bool:
@@ -132,7 +144,10 @@ def _bounds(use: HostUse) -> list[Instruction]:
     available = max(0, use.available)
     common: dict[str, int] = {}
     if promised:
-        hungry = [guest for guest in use.guests if guest.starved]
+        hungry = _by_claim(use, [guest for guest in use.guests if guest.starved])
+        for guest in hungry:  # less than what it cannot go on without is of no use to it
+            common[guest.name] = guest.lacks if guest.lacks <= available else 0
+            available -= common[guest.name]
         half = -(-available // 2) if hungry else 0
         _divide(use, hungry, half, common)
         _divide(use, use.guests, available - half, common)
@@ -140,7 +155,7 @@ def _bounds(use: HostUse) -> list[Instruction]:
     for guest in use.guests:
         limit = guest.contract.limit_frames
         may_take = None if promised == 0 else guest.promised + common[guest.name]
-        why = f"may take {may_take} frames: {available} are available, {guest.promised} promised to it"
+        why = f"may take {may_take} frames: {max(0, use.available)} are available, {guest.promised} promised to it"
         if limit is not None and (may_take is not None or limit < guest.contract.frames + guest.extra):
             room = max(0, limit - guest.resident)
             if may_take is None or room < may_take:
@@ -159,6 +174,10 @@ def _divide(use: HostUse, guests: Sequence[GuestUse], frames: int, into: dict[st
     if not guests:
         return
     each, rest = divmod(frames, len(guests))
-    first = sorted(guests, key=lambda guest: (-guest.contract.priority, -price(guest, use.tax), guest.name))
-    for number, guest in enumerate(first):
+    for number, guest in enumerate(_by_claim(use, guests)):
         into[guest.name] = into.get(guest.name, 0) + each + (number < rest)
+
+
+def _by_claim(use: HostUse, guests: Iterable[GuestUse]) -> list[GuestUse]:
+    """`guests`, the strongest claim to memory first."""
+    return sorted(guests, key=lambda guest: (-guest.contract.priority, -price(guest, use.tax), guest.name))

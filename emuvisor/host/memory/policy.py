@@ -9,6 +9,7 @@ from typing import Literal
 from emuvisor.errors import UsageError
 from emuvisor.host.memory.entitlement import DEFAULT_TAX
 from emuvisor.host.memory.rungs import Rung, default_rungs
+from emuvisor.host.memory.use import check_tax
 from emuvisor.units import KIB, PAGE_SIZE, format_size
 
 __all__ = ["MIN_COMPRESSION", "MemoryPolicy"]
@@ -52,8 +53,7 @@ class MemoryPolicy:
     def __post_init__(self) -> None:
         if self.overcommit is not None and not self.overcommit > 0:
             raise UsageError(f"an overcommit ratio of {self.overcommit} is impossible; it is more than 0")
-        if not 0 <= self.tax < 1:
-            raise UsageError(f"an idle-memory tax of {self.tax} is impossible; it is 0 to below 1")
+        check_tax(self.tax)
         for name in ("period_s", "sampling_s"):
             if not MIN_PERIOD_S <= getattr(self, name) <= MAX_PERIOD_S:
                 raise UsageError(

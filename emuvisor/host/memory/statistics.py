@@ -1,4 +1,4 @@
-"""Where guests' memory is, as plain numbers for people and JSON. All are bytes."""
+"""Where guests' memory is, as plain numbers for people and JSON: bytes, unless they say otherwise."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -31,7 +31,10 @@ class GuestMemoryStatistics:
     compressed: int
     swapped: int
     in_flight: int
-    """Pages that are being sent away at this moment."""
+    """Pages that are being sent away or shared at this moment."""
+    decompressed: int
+    swapped_in: int
+    """What came back because the guest touched it, since the guest was made."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -60,6 +63,10 @@ class HostMemoryStatistics:
     swap_used: int
     starving: int
     """Guests that wait for a frame."""
+    scanned: int
+    """What was looked at for sharing since the host was made, as often as it was."""
+    scan_s: float
+    """CPU time in seconds that this took, with comparing and sharing."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

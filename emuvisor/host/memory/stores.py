@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from emuvisor.host.memory.policy import MIN_COMPRESSION, MemoryPolicy
 from emuvisor.memory import FrameState
 from emuvisor.memory.store import PageStore
-from emuvisor.units import PAGE_SIZE
+from emuvisor.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
     from emuvisor.memory.compressed import CompressedStore
@@ -47,6 +47,14 @@ class Stores:
         if self._swap is not None:
             room[_SWAP] = (self._swap.limit_bytes - self._swap.used_bytes) // PAGE_SIZE
         return {name: max(0, pages) for name, pages in room.items()}
+
+    def troubles(self) -> tuple[str, ...]:
+        """What people can do something about: why stores take no more pages."""
+        if self._swap is None:
+            return ()
+        if self._swap.used_bytes == self._swap.limit_bytes:
+            return (f"swap file {self._swap.path}: its {format_size(self._swap.limit_bytes)} are full",)
+        return (self._swap.trouble,) if self._swap.trouble else ()
 
     def used(self, name: str) -> int:
         """Bytes that store `name` takes; 0 when there is none."""

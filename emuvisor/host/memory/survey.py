@@ -8,6 +8,7 @@ from emuvisor.host.memory.managed import Account, ManagedGuest, ManagedHost
 from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemoryStatistics
 from emuvisor.host.memory.stores import Stores
 from emuvisor.host.states import GuestState
+from emuvisor.memory import FrameState
 from emuvisor.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["guest_statistics", "host_statistics"]
 def guest_statistics(guest: ManagedGuest, account: Account, active: int | None) -> GuestMemoryStatistics:
     """Where the memory of `guest` is; `active` is its working set in pages."""
     pages = guest.memory.census()
+    sole = guest.memory.sole_pages()
     contract = guest.contract
     balloon = guest.balloon_device
     return GuestMemoryStatistics(
@@ -29,21 +31,23 @@ def guest_statistics(guest: ManagedGuest, account: Account, active: int | None) 
         shares=contract.shares,
         priority=contract.priority,
         active=None if active is None else active * PAGE_SIZE,
-        resident=(pages["resident"] + pages["rom"]) * PAGE_SIZE,
-        shared=pages["shared"] * PAGE_SIZE,
+        resident=(pages["resident"] + pages["rom"] + sole) * PAGE_SIZE,
+        shared=(pages["shared"] - sole) * PAGE_SIZE,
         zero=pages["zero"] * PAGE_SIZE,
         ballooned=pages["ballooned"] * PAGE_SIZE,
         balloon_target=0 if balloon is None else balloon.target_pages * PAGE_SIZE,
         compressed=pages["compressed"] * PAGE_SIZE,
         swapped=pages["swapped"] * PAGE_SIZE,
         in_flight=account.in_flight * PAGE_SIZE,
+        decompressed=guest.memory.refaults[FrameState.COMPRESSED] * PAGE_SIZE,
+        swapped_in=guest.memory.refaults[FrameState.SWAPPED] * PAGE_SIZE,
     )
 
 
 def host_statistics(
-    host: ManagedHost, stores: Stores, state: HostState, starving: int
+    host: ManagedHost, stores: Stores, state: HostState, starving: int, scan_cost: tuple[int, float]
 ) -> HostMemoryStatistics:
-    """Where the memory of `host`, which is in `state`, is."""
+    """Where the memory of `host`, which is in `state`, is; scanning it took `scan_cost`, pages and seconds."""
     guests = host.all_guests()
     on = [guest for guest in guests if guest.state in (GuestState.RUNNING, GuestState.PAUSED)]
     totals: dict[str, int] = {}
@@ -73,4 +77,6 @@ def host_statistics(
         compression_used=compression,
         swap_used=swap,
         starving=starving,
+        scanned=scan_cost[0] * PAGE_SIZE,
+        scan_s=scan_cost[1],
     )

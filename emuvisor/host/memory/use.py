@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from emuvisor.errors import UsageError
 from emuvisor.host.memory.contract import MemoryContract
 from emuvisor.host.memory.host_state import HostState, recovery_level
 
-__all__ = ["LIMIT_HEADROOM", "MIN_FRAMES", "GuestUse", "HostUse"]
+__all__ = ["LIMIT_HEADROOM", "MIN_FRAMES", "GuestUse", "HostUse", "check_tax"]
 
 MIN_FRAMES = 64
 """Nobody is pressed below this, reservation or not: an instruction that copies a string between two pages needs a dozen
@@ -74,12 +75,23 @@ class GuestUse:
         return max(0, self.resident - self.floor)
 
     @property
+    def idle(self) -> int:
+        """Frames that can be taken from it and that it does not use; all that can be taken, when nobody knows."""
+        return min(self.giveable, max(0, self.resident - (self.active or 0)))
+
+    @property
     def over_limit(self) -> int:
-        """Frames that it has to give whatever the host's state: it is above its limit, or at it and wants more."""
+        """Frames that it has to give whatever the host's state: it is above its limit, or near it and wants more."""
         limit = self.contract.limit_frames
-        if limit is None or self.resident < limit:
+        wanted = self.needed if self.starved else 0
+        if limit is None or self.resident + wanted <= limit:
             return 0
-        return self.resident - limit + (LIMIT_HEADROOM if self.starved else 0)
+        return max(0, self.resident - limit + (max(LIMIT_HEADROOM, wanted) if wanted else 0))
+
+    @property
+    def lacks(self) -> int:
+        """Frames that it waits for, and that were not promised to it: the others have to give them."""
+        return max(0, self.needed - self.promised) if self.starved and not self.over_limit else 0
 
     @property
     def promised(self) -> int:
@@ -94,9 +106,15 @@ class GuestUse:
         return max(0, (most if limit is None else min(most, limit)) - self.resident)
 
 
+def check_tax(tax: float) -> None:
+    """Raises UsageError for an idle-memory tax that is none."""
+    if not 0 <= tax < 1:
+        raise UsageError(f"an idle-memory tax of {tax} is impossible; it is 0 to below 1")
+
+
 @dataclass(frozen=True, slots=True)
 class HostUse:
-    """The host's memory, and all guests that are switched on."""
+    """The host's memory, and all guests that are switched on. Raises UsageError for an impossible tax."""
 
     frames: int
     """The pool's limit."""
@@ -104,19 +122,33 @@ class HostUse:
     guests: tuple[GuestUse, ...]
     room: Mapping[str, int] = field(default_factory=dict)
     """By store ("compressed", "swap"): pages that it can still take. A store that is off is not in it."""
+    troubles: tuple[str, ...] = ()
+    """Why stores take nothing, for people."""
     period_s: float = 0.1
     """Time between two plans."""
     tax: float = 0.75
     """The idle-memory tax, 0 to below 1."""
+    scanned: tuple[int, int] = (0, 0)
+    """Pages that were looked at for sharing since the last plan, and the frames that this gained."""
+    scan_yield: float = 1.0
+    """Frames gained lately for each page that was looked at for sharing. By `observe`."""
     state: HostState = HostState.HIGH
     """By `observe`."""
     gains: Mapping[str, int] = field(default_factory=dict)
     """While a plan is made: frames that its instructions so far will gain, by guest."""
 
+    def __post_init__(self) -> None:
+        check_tax(self.tax)
+
     @property
     def promised(self) -> int:
         """Free frames that are kept for guests that have not touched all of their reservation."""
         return sum(guest.promised for guest in self.guests)
+
+    @property
+    def lacks(self) -> int:
+        """Frames that guests wait for, without those promised to them."""
+        return sum(guest.lacks for guest in self.guests)
 
     @property
     def available(self) -> int:

@@ -35,10 +35,12 @@ class PauseRung(Rung):
                 )
             ]
         # A guest within its reservation has a frame waiting for it.
-        poor = [guest for guest in hungry if guest.promised < guest.needed]
-        needed = sum(guest.needed for guest in poor)
-        if use.state < self.state or not poor or use.available + use.expected >= needed:
+        poor = [guest for guest in hungry if guest.lacks]
+        needed = use.lacks
+        if use.state < self.state:
             return ()
+        if not poor or use.available + use.expected >= needed:
+            return self._last_frames(use)
         guest = self._by_claim(use, poor)[0]
         return [
             Pause(
@@ -47,13 +49,25 @@ class PauseRung(Rung):
                 why=(
                     f"no memory: {max(0, use.available)} of the host's {use.frames} frames are available, "
                     f"{use.expected} more can be gained, and {needed} are needed at once"
+                    f"{''.join(f'; {trouble}' for trouble in use.troubles)}"
                 ),
                 numbers={"available": use.available, "expected": use.expected, "needed": needed},
             )
         ]
 
+    def _last_frames(self, use: HostUse) -> Sequence[Instruction]:
+        """When nobody can go on, the strongest goes on with the frames that there are: it may be about to end."""
+        if any(guest.runs or guest.starved for guest in use.guests):
+            return ()
+        why = f"goes on with the {use.available} frames that are left: all others are paused, too"
+        return self._resume(use, use.available, why)
+
     def relax(self, use: HostUse, spare: int) -> Sequence[Instruction]:
         """One guest goes on."""
+        return self._resume(use, spare, f"goes on: {spare} frames are spare") or self._last_frames(use)
+
+    def _resume(self, use: HostUse, spare: int, why: str) -> Sequence[Instruction]:
+        """The strongest of the guests that can go on with `spare` frames."""
         waiting = [
             guest
             for guest in use.guests
@@ -62,7 +76,6 @@ class PauseRung(Rung):
         if not waiting:
             return ()
         guest = self._by_claim(use, waiting)[-1]
-        why = f"goes on: {spare} frames are spare"
         return [Resume(rung=self.name, guest=guest.name, why=why, numbers={"spare": spare})]
 
     def _by_claim(self, use: HostUse, guests: Sequence[GuestUse]) -> list[GuestUse]:

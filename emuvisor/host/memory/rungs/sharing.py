@@ -10,9 +10,16 @@ from emuvisor.host.memory.use import HostUse
 __all__ = ["SharingRung"]
 
 
+WORTH = 0.01
+"""Frames gained for each page looked at, from which on looking is worth the full rate."""
+LEAST_PART = 32
+"""Where nothing is found, this part of the full rate is left: what guests hold can become equal."""
+
+
 class SharingRung(Rung):
     """Looks at `pages_per_s` pages a second while frames are short, and at `idle_pages_per_s` while they are not but
-    could become so."""
+    could become so. Where looking gains little it looks less: a host that is short of frames for long has been looked
+    through."""
 
     name = "sharing"
     state = HostState.HIGH
@@ -26,7 +33,11 @@ class SharingRung(Rung):
         if not use.tight:
             return ()
         short = use.short(HostState.HIGH)
-        pages = int((self.pages_per_s if short else self.idle_pages_per_s) * use.period_s)
+        rate = self.idle_pages_per_s
+        if short:
+            worth = max(1 / LEAST_PART, min(1.0, use.scan_yield / WORTH))
+            rate = max(rate, int(self.pages_per_s * worth))
+        pages = int(rate * use.period_s)
         if not pages:
             return ()
         why = f"scans {pages} pages: " + (

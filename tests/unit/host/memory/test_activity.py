@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_guests import guest, host
 
@@ -17,6 +17,7 @@ def test_fast_up_slow_down() -> None:
     assert falls == [269, 227, 195, 171, 153, 140]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 1 << 24), min_size=1, max_size=50))
 def test_never_less_than_the_last_count_nor_more_than_the_largest(counts: list[int]) -> None:
     activity = Activity.first(counts[0])

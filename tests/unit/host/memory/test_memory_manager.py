@@ -1,22 +1,27 @@
 """The memory manager round by round: guests without processors, a clock that stands still, no thread."""
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from emuvisor.errors import AdmissionError, UsageError
+from emuvisor.errors import AdmissionError, StateError, UsageError
 from emuvisor.host.memory import (
     BalloonRung,
     CompressionRung,
+    HostUse,
+    Instruction,
     MemoryContract,
     PauseRung,
     SharingRung,
     SwapRung,
 )
+from emuvisor.host.memory.decisions import Decision
 from emuvisor.host.memory.manager import MemoryManager
 from emuvisor.host.memory.policy import MemoryPolicy
 from emuvisor.host.memory.rungs import Rung
@@ -36,6 +41,9 @@ class FakeBalloon:
     live: bool = True
     actual_pages: int = 0
     target_pages: int = 0
+
+    def request_statistics(self) -> None:
+        raise StateError("it has no driver that gives statistics")
 
 
 @dataclass
@@ -76,6 +84,10 @@ class FakeHost:
     busy: set[str] = field(default_factory=set)
     done: list[tuple[str, str]] = field(default_factory=list)
     inside: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     def all_guests(self) -> Sequence[FakeGuest]:
         return list(self.guests.values())
@@ -127,6 +139,12 @@ class World:
         for _ in range(rounds):
             self.now += 0.1
             self.manager.step(self.now)
+
+    def run(self, rounds: int) -> None:
+        """As the manager's thread does it."""
+        for _ in range(rounds):
+            self.now += 0.1
+            self.manager.guarded_step()
 
     def close(self) -> None:
         for guest in self.host.guests.values():
@@ -271,10 +289,177 @@ def test_a_balloon_is_asked_and_wishes_of_people_stay() -> None:
     assert asked > 7
     assert world.manager.busy
     assert world.manager.guest_statistics(guest).balloon_target == asked * PAGE_SIZE
-    assert [(d.rung, d.guest) for d in world.manager.log] == [("balloon", "g")]
+    wish, request = world.manager.log
+    assert str(wish) == "balloon: g: +0 frames: its balloon is to hold 7 pages: somebody asked for 7"
+    assert (request.rung, request.guest, request.frames) == ("balloon", "g", 0)
+    assert request.why.startswith(f"its balloon is to hold {asked} pages: gives 47 frames: it pays 1.02")
+    assert (request.numbers["asked"], request.numbers["target"]) == (47, asked)
     guest.memory.reset()
     world.step(20)
     assert guest.balloon_device.target_pages == 7, "what the manager took is given back"
+    world.close()
+
+
+def test_what_a_balloon_really_moves_is_logged() -> None:
+    world = World(BalloonRung(), PauseRung())
+    guest = world.guest("g")
+    guest.balloon_device = FakeBalloon(guest.memory)
+    guest.fill(0, 980)
+    world.step()
+    guest.memory.inflate(np.arange(970, 1000))  # less than it was asked for, and 20 that it never touched
+    world.step()
+    taken = next(d for d in world.manager.log if d.frames)
+    target = guest.balloon_device.target_pages
+    assert (taken.rung, taken.guest, taken.frames) == ("balloon", "g", 30)
+    assert taken.why.startswith(
+        f"its balloon took 30 pages, which freed 10 frames, and holds 30 of {target}: gives 47 frames: it pays 1.02"
+    )
+    assert (taken.numbers["ballooned"], taken.numbers["freed"], taken.numbers["active"]) == (30, 10, 980)
+    guest.memory.deflate(np.arange(970, 980))
+    guest.memory.discard(0, 5 * PAGE_SIZE)
+    world.step()
+    moved = [d for d in world.manager.log if d.frames][1:]
+    assert [(d.rung, d.frames) for d in moved] == [("balloon", -10), ("reporting", 5)]
+    target = guest.balloon_device.target_pages
+    assert moved[0].why.startswith(f"its balloon gave 10 pages back and holds 20 of {target}: ")
+    assert moved[1].why == "said that it does not use 5 frames"
+    del world.host.guests["g"]
+    guest.memory.close()
+    world.step()
+    last = list(world.manager.log)[-1]
+    assert (last.frames, last.why) == (-20, "is gone, and its balloon of 20 pages with it")
+    assert world.manager.log.gained == {"balloon": 0, "reporting": 5}
+    world.close()
+
+
+def test_the_log_agrees_with_what_is_in_balloons_at_any_time() -> None:
+    world = World(BalloonRung(), CompressionRung(), PauseRung())
+    choose = random.Random(1)
+    for name in "ab":
+        guest = world.guest(name)
+        guest.balloon_device = FakeBalloon(guest.memory)
+    for _ in range(MANY_ROUNDS):
+        guest = world.host.guests[choose.choice("ab")]
+        pages = np.arange(choose.randrange(900), 1000)[: choose.randrange(100)]
+        match choose.randrange(4):
+            case 0:
+                guest.memory.inflate(pages)
+            case 1:
+                guest.memory.deflate(pages)
+            case 2:
+                guest.memory.reset()
+            case 3:
+                guest.fill(choose.randrange(900), min(60, world.host.pool.free))
+        world.step()
+        inside = sum(guest.memory.census()["ballooned"] for guest in world.host.guests.values())
+        assert world.manager.log.gained.get("balloon", 0) == inside
+    signs = {decision.frames > 0 for decision in world.manager.log if decision.rung == "balloon"}
+    assert signs == {True, False}
+    world.close()
+
+
+def test_another_guest_of_the_same_name() -> None:
+    world = World()
+    world.manager._watchers += 1  # sampled
+    first = world.guest("g")
+    first.memory.inflate(np.arange(5))
+    world.step()
+    first.memory.close()
+    second = world.guest("g")
+    world.step(11)
+    assert second.memory.slots[0].accessed is not None, "its sampling began anew"
+    assert [(d.frames, d.why) for d in world.manager.log] == [
+        (5, "its balloon took 5 pages, which freed 0 frames, and holds 5 of 0"),
+        (-5, "is gone, and its balloon of 5 pages with it"),
+    ]
+    world.close()
+
+
+def test_pages_that_only_one_guest_has_left_are_its_own() -> None:
+    world = World()
+    guest = world.guest("g", size=8 * MIB)
+    guest.fill(0, 990)
+    twin = guest.memory.clone()
+    world.step()
+    numbers = world.manager.guest_statistics(guest)
+    assert (numbers.resident, numbers.shared) == (0, 990 * PAGE_SIZE)
+    assert len(world.manager.log) == 0, "a shared page costs nobody, and gains nothing"
+    twin.close()
+    numbers = world.manager.guest_statistics(guest)
+    assert (numbers.resident, numbers.shared) == (990 * PAGE_SIZE, 0)
+    world.step(2)
+    assert world.host.pool.free >= 60, "they can be compressed again"
+    assert guest.holds(0, 990)
+    assert world.manager.guest_statistics(guest).decompressed > 0
+    world.close()
+
+
+class FailingRung(PauseRung):
+    """Somebody's rung, with a mistake."""
+
+    error: Exception | None = None
+
+    def ask(self, use: HostUse, debts: Mapping[str, int]) -> Sequence[Instruction]:
+        if self.error is not None:
+            raise self.error
+        return super().ask(use, debts)
+
+
+@pytest.mark.parametrize("error", [ValueError("oh"), MemoryError("oh")])
+def test_a_step_that_fails_ends_no_guest_and_not_the_manager(error: Exception) -> None:
+    rung = FailingRung()
+    world = World(rung)
+    world.guest("g").fill(0, 990)
+    world.host.hungry.add("g")
+    rung.error = error
+    world.run(3)
+    failure = f"the memory manager failed: {type(error).__name__}: oh"
+    assert world.host.warnings == [failure], "said once"
+    assert [(d.guest, d.rung, d.why) for d in world.manager.log] == [("", "manager", failure)]
+    assert world.host.done == [("starve", f"no memory: {failure}")]
+    rung.error = None
+    world.run(1)
+    assert world.host.done[1:] == [("feed", "g")], "it goes on when the manager does"
+    rung.error = error
+    world.run(1)
+    assert world.host.warnings == [failure, failure], "it is said again when it happens again"
+    world.close()
+
+
+def test_without_the_pause_rung_too_guests_go_on_after_a_failure() -> None:
+    class Fails(CompressionRung):
+        fails = True
+
+        def ask(self, use: HostUse, debts: Mapping[str, int]) -> Sequence[Instruction]:
+            if self.fails:
+                raise KeyError("g")
+            return ()
+
+    rung = Fails()
+    world = World(rung)
+    world.guest("g").fill(0, 10)
+    world.host.hungry.add("g")
+    world.run(1)
+    assert world.host.done == [("starve", "no memory: the memory manager failed: KeyError: 'g'")]
+    rung.fails = False
+    world.run(2)
+    assert world.host.done[1:] == [("feed", "g")]
+    world.close()
+
+
+def test_a_listener_that_fails_is_dropped() -> None:
+    world = World()
+    heard: list[Decision] = []
+
+    def fails(decision: Decision) -> None:
+        raise OSError("disk full")
+
+    world.manager.log.listeners += [fails, heard.append]
+    world.guest("g").fill(0, 990)
+    world.step(3)
+    assert world.host.warnings == ["a listener of the memory log is dropped: OSError: disk full"]
+    assert len(heard) == len(world.manager.log) > 0
+    assert world.manager.log.listeners == [heard.append]
     world.close()
 
 
@@ -315,7 +500,9 @@ def test_sampling_while_somebody_watches() -> None:
     assert active is not None
     assert active <= 10 * PAGE_SIZE
     world.manager.unwatch()
-    world.step(2)
+    world.step(40)
+    assert guest.memory.slots[0].accessed is not None, "for some seconds it may be needed again"
+    world.step(20)
     assert guest.memory.slots[0].accessed is None
     world.close()
 

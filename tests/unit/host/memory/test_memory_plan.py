@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from policy_guests import guest, host
 
+from emuvisor.errors import UsageError
 from emuvisor.host.memory import (
     Allow,
     Balloon,
     BalloonRung,
     CompressionRung,
     GuestUse,
+    History,
     HostState,
     HostUse,
     Instruction,
@@ -25,6 +27,7 @@ from emuvisor.host.memory import (
     SharingRung,
     SwapRung,
     default_rungs,
+    observe,
     plan,
 )
 
@@ -353,3 +356,90 @@ def test_the_interface_has_defaults(state: HostState) -> None:
     watcher = Watcher()
     watcher.state = state
     assert plan(host(guest("a", 9900), free=100, state=HARD), [watcher]) == []
+
+
+def test_what_is_in_use_is_taken_in_low_only_and_as_little_as_possible() -> None:
+    busy = guest("busy", 9900, size=12_000, active=9800)
+    for state, free, gained in ((SOFT, 390, 100), (HARD, 190, 100), (LOW, 90, 256)):
+        use = host(busy, free=free, state=state, room={"compressed": 99_999})
+        assert sum(i.frames for i in plan(use, (CompressionRung(),))) == gained
+    assert guest("unknown", 9900).idle == 9836, "nobody looked: all but what it needs to run"
+
+
+def test_a_guest_that_needs_more_than_is_left_is_helped_or_paused_whatever_the_state() -> None:
+    # 300 of 10,000 available are SOFT; an image whose ROMs take 400 does not fit all the same.
+    big = guest("big", 0, starved=True, runs=False, needed=400)
+    other = guest("other", 9700, size=9800)
+    history, use = observe(History(), host(big, other, free=300))
+    assert use.state is HostState.LOW
+    assert history.state is HostState.LOW
+    (pause,) = plan(use, default_rungs()[1:])
+    assert pause == Pause(
+        rung="pause",
+        guest="big",
+        why=(
+            "no memory: 300 of the host's 10000 frames are available, 0 more can be gained, and 400 are needed "
+            "at once"
+        ),
+        numbers={"available": 300, "expected": 0, "needed": 400},
+    )
+    _, use = observe(History(), host(big, other, free=300, room={"swap": 99_999}))
+    assert not [i for i in plan(use, default_rungs()) if isinstance(i, Pause)], "swapping helps"
+
+
+def test_a_guest_that_needs_more_than_its_limit_leaves_makes_room_itself() -> None:
+    near = guest("near", 95, limit=100, starved=True, runs=False, needed=10)
+    assert near.over_limit == 59, "so that the next faults go by, too"
+    assert guest("near", 95, limit=100, starved=True, needed=5).over_limit == 0
+    assert guest("near", 100, limit=100).over_limit == 0
+    assert guest("wide", 95, limit=100, starved=True, needed=100).over_limit == 95
+
+
+def test_bounds_give_who_waits_what_it_cannot_go_on_without() -> None:
+    promised = guest("promised", 0, size=9000, reservation=9000)
+    first = guest("first", 300, shares=2000, starved=True, runs=False, needed=80)
+    second = guest("second", 300, starved=True, runs=False, needed=80)
+    use = host(promised, first, second, free=9100, state=HostState.LOW)
+    allowed = {i.guest: i.may_take for i in plan(use, ()) if isinstance(i, Allow)}
+    assert allowed["first"] == 80 + 5 + 3, "and its part of what is left"
+    assert allowed["second"] == 5 + 3, "there is not enough for both"
+    assert allowed["promised"] == 9004
+
+
+def test_when_all_are_paused_the_strongest_goes_on_with_what_there_is() -> None:
+    weak, strong = (
+        guest(name, 4990, paused=True, runs=False, shares=shares) for name, shares in (("w", 1), ("s", 2))
+    )
+    use = host(weak, strong, free=20, state=HostState.LOW)
+    assert plan(use, (PauseRung(),)) == [
+        Resume(
+            rung="pause",
+            guest="s",
+            why="goes on with the 20 frames that are left: all others are paused, too",
+            numbers={"spare": 20},
+        )
+    ]
+    assert plan(host(weak, strong, free=0, state=HostState.LOW), (PauseRung(),)) == []
+    (resume,) = plan(host(weak, strong, free=225, state=HostState.HARD), (PauseRung(),))
+    assert resume.why.startswith("goes on with the 225 frames"), "none of them spare"
+    running = guest("r", 10)
+    assert plan(host(weak, strong, running, free=20, state=HostState.LOW), (PauseRung(),)) == []
+
+
+def test_where_scanning_gains_nothing_it_is_done_slowly() -> None:
+    rung = SharingRung(pages_per_s=64_000, idle_pages_per_s=1000)
+    history = History()
+    pages = []
+    for scanned in ((0, 0), (20_000, 400), (20_000, 0), (20_000, 0), (20_000, 0), (20_000, 19_000)):
+        history, use = observe(history, host(guest("g", 9000), guest("h", 700), free=300, scanned=scanned))
+        (scan,) = rung.ask(use, {})
+        assert isinstance(scan, ScanSharing)
+        pages.append(scan.pages)
+    assert pages == [6400, 6400, 200, 200, 200, 6400]
+
+
+def test_an_impossible_tax() -> None:
+    for tax in (-0.1, 1, 2):
+        with pytest.raises(UsageError) as error:
+            host(free=1, tax=tax)
+        assert str(error.value) == f"an idle-memory tax of {tax} is impossible; it is 0 to below 1"
