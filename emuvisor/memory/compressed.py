@@ -1,6 +1,7 @@
 """Pages kept compressed in the host's memory: quicker to bring back than from any disk."""
 
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -41,6 +42,8 @@ def _zstd() -> Codec:
 ALGORITHMS: dict[str, Callable[[], Codec]] = {"lz4": _lz4, "zstd": _zstd}
 """lz4 is the quicker one, zstd packs more pages into the pool."""
 _DAMAGED = (lz4.block.LZ4BlockError, zstandard.ZstdError)
+CHECKSUM_SIZE = 4
+LARGEST_DATA = LARGEST_OBJECT - CHECKSUM_SIZE
 
 
 @dataclass(slots=True)
@@ -49,13 +52,15 @@ class _Statistics:
     loaded: int = 0
     not_compressible: int = 0
     no_room: int = 0
+    lost: int = 0
     compressed_bytes: int = 0
 
 
 class CompressedStore:
     """A `PageStore` of at most `limit` bytes of host memory, index and fragmentation included.
 
-    A page that does not shrink to three quarters is refused: it would cost time and gain little. `algorithm` is one
+    A page that does not shrink to three quarters is refused: it would cost time and gain little. Behind each page lies
+    the CRC-32 of its compressed form: neither algorithm notices that a bit has changed. `algorithm` is one
     of `ALGORITHMS`. Raises UsageError for another one and for a limit that is no pool (`SlabArena`), HostError when
     the host refuses the address space.
     """
@@ -85,8 +90,9 @@ class CompressedStore:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Pages `stored`, `loaded`, refused as `not_compressible` or for `no_room` since it was made; and the
-        `compressed_bytes` that it keeps now, without fragmentation."""
+        """Pages `stored`, `loaded`, `lost`, refused as `not_compressible` or for `no_room`, which includes that the
+        host had no memory for the work, since it was made; and the `compressed_bytes` that it keeps now, without
+        fragmentation."""
         with self._lock:
             return asdict(self._counts)
 
@@ -98,11 +104,15 @@ class CompressedStore:
         with (
             self._lock
         ):  # for each page, so that a guest that waits for one of its own waits no longer than that
-            data = self._compress(page)
-            if len(data) > LARGEST_OBJECT:
-                self._counts.not_compressible += 1
-                return None
-            slot = self._arena.put(data)
+            try:
+                data = self._compress(page)
+                if len(data) > LARGEST_DATA:
+                    self._counts.not_compressible += 1
+                    return None
+                data += zlib.crc32(data).to_bytes(CHECKSUM_SIZE, "little")
+                slot = self._arena.put(data)
+            except MemoryError:
+                slot = None
             if slot is None:
                 self._counts.no_room += 1
                 return None
@@ -114,12 +124,26 @@ class CompressedStore:
         """Expand a page; see `PageStore`."""
         with self._lock:
             try:
-                into[:] = self._expand(self._arena.get(slot))
-            except KeyError:
-                raise PageLost(f"the compression pool has no page {slot}") from None
-            except (*_DAMAGED, ValueError) as error:
-                raise PageLost(f"page {slot} of the compression pool is damaged: {error}") from None
+                self._load(slot, into)
+            except PageLost:
+                self._counts.lost += 1
+                raise
             self._counts.loaded += 1
+
+    def _load(self, slot: int, into: memoryview) -> None:
+        try:
+            kept = self._arena.get(slot)
+        except KeyError:
+            raise PageLost(f"the compression pool has no page {slot}") from None
+        data = kept[:-CHECKSUM_SIZE]
+        found, wanted = zlib.crc32(data), int.from_bytes(kept[-CHECKSUM_SIZE:], "little")
+        if found != wanted:
+            why = f"its checksum is {found:#010x}, not {wanted:#010x}"
+            raise PageLost(f"page {slot} of the compression pool is damaged: {why}")
+        try:
+            into[:] = self._expand(data)
+        except (*_DAMAGED, ValueError) as error:
+            raise PageLost(f"page {slot} of the compression pool is damaged: {error}") from None
 
     def share(self, slots: Sequence[int]) -> None:
         """See `PageStore`."""

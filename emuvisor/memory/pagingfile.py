@@ -1,6 +1,5 @@
 """The file that pages are swapped to, as far as the operating system is concerned."""
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -10,14 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from emuvisor.errors import HostError, UsageError
+from emuvisor.holes import punch_hole
 
 __all__ = ["HostPagingFile", "PagingFile"]
 
-FALLOC_FL_KEEP_SIZE = 0x01
-FALLOC_FL_PUNCH_HOLE = 0x02
-_fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
-if _fallocate is not None:
-    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system says that cannot lock files: some of the network's."""
 
 
 class PagingFile(Protocol):
@@ -46,16 +43,16 @@ class PagingFile(Protocol):
 
 
 class HostPagingFile:
-    """A new file at `path`, of mode 600, locked, and deleted by `close`.
+    """A new file at `path`, of mode 600, locked where the file system has locks, and deleted by `close`.
 
     Raises UsageError when something is at `path` already, which is never opened for writing; HostError when the file
     cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
+            self.path = path.absolute()  # it is deleted at the end, whatever folder the process is in then
             self._fd = os.open(path, flags, 0o600)
         except FileExistsError:
             raise UsageError(f"swap file {path} {_why_not(path)}") from None
@@ -64,8 +61,9 @@ class HostPagingFile:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self.close()
-            raise HostError(f"swap file {path} cannot be locked: {error.strerror}") from None
+            if error.errno not in NO_LOCKS:
+                self.close()
+                raise HostError(f"swap file {path} cannot be locked: {error.strerror}") from None
 
     def read(self, buffers: Sequence[memoryview | bytearray], offset: int) -> int:
         """As `PagingFile.read`."""
@@ -77,12 +75,7 @@ class HostPagingFile:
 
     def punch(self, offset: int, length: int) -> None:
         """As `PagingFile.punch`."""
-        if _fallocate is None:
-            raise OSError(errno.EOPNOTSUPP, "the host has no fallocate")
-        while _fallocate(self._fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length):
-            number = ctypes.get_errno()
-            if number != errno.EINTR:
-                raise OSError(number, os.strerror(number))
+        punch_hole(self._fd, offset, length)
 
     def close(self) -> None:
         """As `PagingFile.close`. A file that has taken its place at `path` is left alone."""
@@ -108,11 +101,16 @@ def _why_not(path: Path) -> str:
     except OSError:
         return left
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            return "is a folder; name a new file in it"
+        if not stat.S_ISREG(mode):
             return "exists already and is no file"
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return "is in use by another host"
+    except OSError:  # no locks, so nobody knows
+        return left
     finally:
         os.close(fd)
     return left

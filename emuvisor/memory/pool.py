@@ -16,6 +16,13 @@ __all__ = ["FramePool", "FrameUsers"]
 _MAP_NORESERVE = 0x4000
 """Linux's value; the mmap module has the name from Python 3.13 on only."""
 
+INDEX_BYTES = 8
+"""Per frame: `fetched` and `references`."""
+COMPARED = 16
+"""Frames compared in one step. With more the copies are so large that the C library asks the operating system for them
+anew each time, which takes five times as long."""
+LEAST_RUN = 16
+"""Frames one behind the other whose memory goes back to the operating system when they are free."""
 ZERO_FRAME = 1
 RESERVED = 2
 """Frame 0 is all ones: what an instruction fetch from a hole finds. Frame 1 is all zeros: what pages of zeros share.
@@ -56,9 +63,13 @@ class FramePool:
         self.frames: NDArray[np.uint8] = np.frombuffer(self.memory, np.uint8).reshape(total, PAGE_SIZE)
         self.words: NDArray[np.uint64] = self.frames.view(np.uint64)
         """The same, eight bytes at a time: quicker to compare."""
-        self.fetched: NDArray[np.uint32] = np.zeros(total, np.uint32)
-        """Per frame, one bit per engine: it may hold translated code of the frame."""
-        self.references: NDArray[np.uint32] = np.zeros(total, np.uint32)
+        try:
+            self.fetched: NDArray[np.uint32] = np.zeros(total, np.uint32)
+            """Per frame, one bit per engine: it may hold translated code of the frame."""
+            self.references: NDArray[np.uint32] = np.zeros(total, np.uint32)
+        except MemoryError:
+            size = format_size(total * INDEX_BYTES)
+            raise HostError(f"the host does not give {size} for the index of a frame pool") from None
         self.frames[0] = 0xFF
         self.zero_frame = ZERO_FRAME
         """All pages of zeros that were found show it. It has no owner and no count, so that any number can."""
@@ -128,6 +139,14 @@ class FramePool:
             self.share(frames[unchanging])
             return unchanging
 
+    def equal(self, frames: NDArray[np.uint32], others: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of `frames` hold the same as the one at the same place of `others`."""
+        found = np.empty(len(frames), np.bool_)
+        for start in range(0, len(frames), COMPARED):
+            part = slice(start, start + COMPARED)
+            found[part] = (self.words[frames[part]] == self.words[others[part]]).all(axis=1)
+        return found
+
     def release(self, frames: NDArray[np.uint32]) -> int:
         """One reference less to each of `frames`, for each time that it is named; returns how many became free."""
         frames = frames[frames != ZERO_FRAME]
@@ -141,10 +160,26 @@ class FramePool:
             self._free.extend(gone.tolist())
             return len(gone)
 
+    def release_one(self, frame: int) -> bool:
+        """As `release`, for a single frame, and quicker; returns whether it became free."""
+        if frame == ZERO_FRAME:
+            return False
+        with self._lock:
+            self.references[frame] -= 1
+            if self.references[frame]:
+                return False
+            if self.users is not None and self.fetched[frame]:
+                self.users.changed(frame, 0, PAGE_SIZE)
+            self._free.append(frame)
+            return True
+
     def _give_back(self, frames: NDArray[np.uint32]) -> None:
-        """Let the operating system have the memory of `frames` (ascending), in runs; single frames are kept."""
-        if len(frames) < 16:
+        """Let the operating system have the memory of `frames` (ascending) that lie in long runs. The others are kept:
+        a host that is short of memory takes them again at once, and each call costs as much as a page."""
+        if len(frames) < LEAST_RUN:
             return
-        edges = np.flatnonzero(np.diff(frames) != 1) + 1
-        for run in np.split(frames, edges):
-            self.memory.madvise(mmap.MADV_DONTNEED, int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE)
+        starts = np.flatnonzero(np.diff(frames, prepend=frames[:1] - np.uint32(2)) != 1)
+        lengths = np.diff(starts, append=len(frames))
+        long = lengths >= LEAST_RUN
+        for first, length in zip(frames[starts[long]].tolist(), lengths[long].tolist(), strict=True):
+            self.memory.madvise(mmap.MADV_DONTNEED, first * PAGE_SIZE, length * PAGE_SIZE)

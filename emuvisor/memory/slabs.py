@@ -125,18 +125,16 @@ class SlabArena:
     # ---- put, get, free ----
 
     def put(self, data: bytes) -> int | None:
-        """Keep a copy of `data`, 1 to `LARGEST_OBJECT` bytes; returns its handle, or None when there is no room."""
+        """Keep a copy of `data`, 1 to `LARGEST_OBJECT` bytes; returns its handle, or None when there is no room.
+
+        Raises MemoryError when the host has none for the index; then nothing has changed."""
         kind = self._classes[_CLASS_OF[len(data)]]
         if not self._make_room(kind):
             return None
-        if self._free_handles:
-            handle = self._free_handles.pop()
-        else:
-            handle = len(self._where)
-            self._where.append(0)
-            self._index_bytes += _HANDLE_BYTES
-        self._place(kind, handle, data)
-        return handle
+        if not self._free_handles:
+            self._add_handle()
+        self._place(kind, self._free_handles[-1], data)
+        return self._free_handles.pop()
 
     def get(self, handle: int) -> memoryview:
         """What `handle` stands for, valid until the next `free`. Raises KeyError for a handle that is free."""
@@ -151,8 +149,8 @@ class SlabArena:
         value = self._where[handle] if 0 <= handle < len(self._where) else 0
         if not value:
             raise KeyError(handle)
-        self._where[handle] = 0
         self._free_handles.append(handle)
+        self._where[handle] = 0
         kind = self._classes[_CLASS_OF[value & _LENGTH_MASK]]
         number, inside = divmod(value >> _LENGTH_BITS, SLAB_SIZE)
         slab = self._slabs[number]
@@ -172,6 +170,15 @@ class SlabArena:
         self._where, self._free_handles, self._slabs, self._unused = array("Q"), array("I"), [], []
         self._index_bytes = 0
 
+    def _add_handle(self) -> None:
+        self._free_handles.append(len(self._where))
+        try:
+            self._where.append(0)
+        except MemoryError:
+            self._free_handles.pop()
+            raise
+        self._index_bytes += _HANDLE_BYTES
+
     # ---- slabs ----
 
     def _make_room(self, kind: _SizeClass) -> bool:
@@ -184,14 +191,13 @@ class SlabArena:
         slab = SLAB_SIZE + kind.index_bytes
         if self.used_bytes + handle + slab > self.limit:
             return False
-        if self._unused:
-            number = self._unused.pop()
-        else:
-            number = len(self._slabs)
-            self._slabs.append(None)
+        number = self._unused[-1] if self._unused else len(self._slabs)
         made = _Slab(number * SLAB_SIZE, kind.places)
-        self._slabs[number] = made
         kind.roomy[made.base] = made
+        if self._unused:
+            self._slabs[self._unused.pop()] = made
+        else:
+            self._slabs.append(made)
         kind.free += kind.places
         kind.slabs += 1
         self._index_bytes += kind.index_bytes
@@ -200,14 +206,15 @@ class SlabArena:
     def _place(self, kind: _SizeClass, handle: int, data: bytes | memoryview) -> None:
         """Put `data` into a free place of `kind`."""
         base, slab = next(iter(kind.roomy.items()))
-        place = slab.free.pop()
-        if not slab.free:
-            del kind.roomy[base]
-        kind.free -= 1
-        slab.owners[place] = handle
+        place = slab.free[-1]
         position = base + place * kind.size
         self._view[position : position + len(data)] = data
         self._where[handle] = position << _LENGTH_BITS | len(data)
+        slab.owners[place] = handle
+        slab.free.pop()
+        if not slab.free:
+            del kind.roomy[base]
+        kind.free -= 1
 
     def _shrink(self, kind: _SizeClass) -> None:
         """Move the objects of the emptiest slab to the free places of others, and give its memory back."""

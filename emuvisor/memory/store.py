@@ -40,13 +40,14 @@ class PageStore(Protocol):
 
     def store(self, pages: Sequence[memoryview]) -> list[int | None]:
         """Keep the content of each of `pages`, 4096 bytes each; returns the numbers of those that were taken and None
-        for those that were not: no room, an error of the disk, or not worth it."""
+        for those that were not: no room, an error of the disk, no memory for the work, or not worth it."""
         ...
 
     def load(self, slot: int, into: memoryview) -> None:
         """Put the page with number `slot` into the 4096 bytes of `into`, and go on keeping it.
 
-        Raises PageLost, with the reason, when its content cannot be had.
+        Raises PageLost, with the reason, when its content cannot be had; MemoryError when the host has no memory for
+        the work, which can be tried again.
         """
         ...
 

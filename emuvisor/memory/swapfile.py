@@ -19,6 +19,8 @@ __all__ = ["SwapFile"]
 
 MAX_PAGES = 1 << 24
 """Numbers that a stage-2 entry can hold."""
+SLOT_BYTES = 10
+"""Host memory that the index takes per page of the file."""
 WRITE_PAGES = 256
 """Pages written in one call, at most: 1 MiB."""
 READ_PAGES = 8
@@ -46,14 +48,14 @@ class _Statistics:
 class SwapFile:
     """A `PageStore` in a new file at `path`, of at most `limit` bytes, which is deleted at `close`.
 
-    What the file gives back is checked: the CRC-32 of each page lies in the host's memory (10 bytes per page of the
-    file with the rest of the index). A disk that is full or fails costs no page: what
+    What the file gives back is checked: the CRC-32 of each page lies in the host's memory (`SLOT_BYTES` per page of
+    the file with the rest of the index). A disk that is full or fails costs no page: what
     could not be written stays with its owner.
 
     A page's neighbours in the file that were stored in the same call are read with it, as they will be asked for next.
 
     Raises UsageError for a limit that is no swap file and when something is at `path` already, HostError when the file
-    cannot be made.
+    or its index cannot be made.
     """
 
     name = "swap"
@@ -68,11 +70,15 @@ class SwapFile:
                 f"{format_size(MAX_PAGES * PAGE_SIZE)}"
             )
         self.limit_bytes = count * PAGE_SIZE
+        try:
+            self._slots = SwapSlots(count)
+            self._checksums: NDArray[np.uint32] = np.zeros(count, np.uint32)
+            self._batches: NDArray[np.uint32] = np.zeros(count, np.uint32)
+            """Which call of `store` each page came with."""
+        except MemoryError:
+            size = format_size(count * SLOT_BYTES)
+            raise HostError(f"the host does not give {size} for the index of swap file {path}") from None
         self._file = open_file(Path(path))
-        self._slots = SwapSlots(count)
-        self._checksums: NDArray[np.uint32] = np.zeros(count, np.uint32)
-        self._batches: NDArray[np.uint32] = np.zeros(count, np.uint32)
-        """Which call of `store` each page came with."""
         self._batch = 0
         self._ahead: dict[int, bytearray] = {}
         """Pages that were read ahead, oldest first."""
@@ -84,6 +90,9 @@ class SwapFile:
         self._counts = _Statistics()
         self.last_error = ""
         """What the host last said when it did not write, read or punch; empty when it always did."""
+        self.trouble = ""
+        """Why the file did not grow when it was to, until it does again; empty when all is well. Meanwhile slots that
+        have their space on the disk are used first."""
         self._lock = threading.Lock()
         """Held for the tables, and not while the disk works; but for punching, so that no slot is used meanwhile."""
 
@@ -113,15 +122,19 @@ class SwapFile:
     # ---- store ----
 
     def store(self, pages: Sequence[memoryview]) -> list[int | None]:
-        """Write what finds room; see `PageStore`. After an error of the disk the rest is not tried."""
+        """Write what finds room; see `PageStore`. After an error of the disk, or when the host has no memory for the
+        work, the rest is not tried."""
         with self._lock:
             self._batch = self._batch % 0xFFFF_FFFF + 1
             batch = self._batch
         slots: list[int | None] = []
         while len(slots) < len(pages):
             with self._lock:
-                run = self._slots.take(min(len(pages) - len(slots), WRITE_PAGES))
+                wanted = min(len(pages) - len(slots), WRITE_PAGES)
+                old = self._slots.take_dirty(wanted) if self.trouble else range(0)
+                run = old or self._slots.take(wanted)
                 self._counts.no_room += 0 if run else len(pages) - len(slots)
+                self._batches[run.start : run.stop] = 0  # until they are written, nobody reads them ahead
             if not run:
                 break
             written = self._write(run, pages[len(slots) : len(slots) + len(run)], batch)
@@ -131,6 +144,8 @@ class SwapFile:
                     self._slots.release(run[written:])
                     self._counts.write_errors += len(pages) - len(slots)
                 break
+            if not old:
+                self.trouble = ""
         return slots + [None] * (len(pages) - len(slots))
 
     def _write(self, run: range, pages: Sequence[memoryview], batch: int) -> int:
@@ -141,14 +156,16 @@ class SwapFile:
                 first, inside = divmod(done, PAGE_SIZE)
                 rest = [pages[first][inside:], *pages[first + 1 :]]
                 done += self._file.write(rest, (run.start << PAGE_SHIFT) + done)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.last_error = (
-                f"writing {len(pages)} pages at offset {run.start << PAGE_SHIFT:#x}: {error.strerror}"
+                f"writing {len(pages)} pages at offset {run.start << PAGE_SHIFT:#x}: {_reason(error)}"
             )
+            self.trouble = f"swap file {self.path}: {_reason(error)}"
         written = done >> PAGE_SHIFT
         with self._lock:
             for slot, page in zip(run[:written], pages, strict=False):
                 self._checksums[slot] = zlib.crc32(page)
+            self._slots.fill(run[:written])
             self._batches[run.start : run.start + written] = batch
             self._counts.stored += written
         return written
@@ -190,18 +207,23 @@ class SwapFile:
 
     def _read(self, slot: int, into: memoryview, neighbours: list[int]) -> None:
         """Read a page and, if that works at once, its neighbours."""
-        buffers = [bytearray(PAGE_SIZE) for _ in neighbours]
         offset = slot << PAGE_SHIFT
         try:
+            buffers = [bytearray(PAGE_SIZE) for _ in neighbours]
             length = self._file.read([into, *buffers], offset)
-        except OSError as error:
-            if neighbours:  # perhaps it is one of them that cannot be read
+            while length < PAGE_SIZE:  # a file on a network may come in pieces
+                more = self._file.read([into[length:]], offset + length)
+                if not more:
+                    raise self._lost(slot, f"the file was cut: {length} of its {PAGE_SIZE} bytes are there")
+                length += more
+        except (OSError, MemoryError) as error:
+            if neighbours:  # perhaps it is one of them that cannot be read, or has no buffer
                 self._read(slot, into, [])
                 return
+            if isinstance(error, MemoryError):
+                raise
             self.last_error = f"reading a page at offset {offset:#x}: {error.strerror}"
             raise self._lost(slot, f"it cannot be read: {error.strerror}") from None
-        if length < PAGE_SIZE:
-            raise self._lost(slot, f"the file ends at offset {offset + length:#x}")
         with self._lock:
             read = (length >> PAGE_SHIFT) - 1
             for other, content in zip(neighbours[:read], buffers, strict=False):
@@ -253,3 +275,7 @@ class SwapFile:
             self._file.close()
         except OSError as error:
             raise HostError(f"swap file {self.path} cannot be deleted: {error.strerror}") from None
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "the host has no memory for it"

@@ -18,7 +18,7 @@ from durability import FORMATS, KINDS, SECTOR, SECTORS, Format, Medium, Step, co
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emuvisor.devices.storage import holes
+from emuvisor import holes
 from emuvisor.devices.storage.blockdevice import BlockDevice
 
 

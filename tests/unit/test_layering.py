@@ -9,7 +9,7 @@ ROOT = Path(emuvisor.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"units"},
+    {"units", "holes"},
     {"bus", "memory", "firmware"},
     {"cpu", "devices", "images", "net"},
     {"machine"},

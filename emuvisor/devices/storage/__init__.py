@@ -8,7 +8,7 @@ formats       which format an image has: open_image
 imagefiles    images made, resized, checked; imageinfo: what an image file is
 convert       one disk copied into another (extents: where a disk has data)
 cdimage       an ISO 9660 image
-imagefile     the file below all of these (locks: whose it is; holes: giving space back; scatter: buffers in pieces)
+imagefile     the file below all of these (locks: whose it is; scatter: buffers in pieces)
 thin          what disks were promised, and what the host has
 biosdisk      the disk controller of emuvisor's own BIOS
 ide           ATA disks and CD-ROM drives behind the PIIX3's IDE controller

@@ -5,10 +5,10 @@ import os
 import stat
 from pathlib import Path
 
-from emuvisor.devices.storage.holes import punch_hole, zero_range
 from emuvisor.devices.storage.locks import lock_image
 from emuvisor.devices.storage.scatter import Buffers, total_length, transfer
 from emuvisor.errors import ImageError
+from emuvisor.holes import punch_hole, zero_range
 from emuvisor.units import MIB
 
 __all__ = ["ImageFile", "sync_directory"]

@@ -8,10 +8,10 @@ from typing import Literal, Self
 
 from emuvisor.devices.storage.blockdevice import SECTOR_SIZE
 from emuvisor.devices.storage.extents import file_extents
-from emuvisor.devices.storage.holes import allocate
 from emuvisor.devices.storage.imagefile import ImageFile, sync_directory
 from emuvisor.devices.storage.scatter import Buffers
 from emuvisor.errors import ImageError
+from emuvisor.holes import allocate
 from emuvisor.units import MIB
 
 __all__ = ["Preallocation", "RawDisk", "create_raw"]

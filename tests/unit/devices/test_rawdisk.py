@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emuvisor.devices.storage import holes
+from emuvisor import holes
 from emuvisor.devices.storage.rawdisk import Preallocation, RawDisk, create_raw
 from emuvisor.errors import ImageError
 

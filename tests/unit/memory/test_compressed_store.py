@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 import threading
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -111,16 +112,50 @@ def test_damaged_memory_is_a_lost_page(algorithm):
     store = CompressedStore(MIB, algorithm)
     (slot,) = stored(store, page(1))
     data = store._arena.get(slot)
-    data[:] = b"\xff" * len(data)
-    with pytest.raises(PageLost, match=f"^page {slot} of the compression pool is damaged: "):
+    data[len(data) // 2] ^= 4
+    text = f"^page {slot} of the compression pool is damaged: its checksum is 0x[0-9a-f]{{8}}, not 0x[0-9a-f]{{8}}$"
+    with pytest.raises(PageLost, match=text):
         loaded(store, slot)
+    assert store.statistics["lost"] == 1
+    data[len(data) // 2] ^= 4
+    assert loaded(store, slot) == page(1)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_any_bit_that_flips_is_noticed(algorithm):
+    store = CompressedStore(MIB, algorithm)
+    (slot,) = stored(store, page(1, 20))
+    data = store._arena.get(slot)
+    for bit in range(len(data) * 8):
+        data[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(PageLost):
+            loaded(store, slot)
+        data[bit // 8] ^= 1 << bit % 8
+
+
+def test_no_memory_to_compress(store, monkeypatch):
+    (slot,) = stored(store, page(1))
+
+    def refuse(_):
+        raise MemoryError
+
+    compress, expand = store._compress, store._expand
+    store._compress = store._expand = refuse
+    assert stored(store, page(2), page(3)) == [None, None]
+    assert (store.pages, store.statistics["no_room"]) == (1, 2)
+    with pytest.raises(MemoryError):
+        loaded(store, slot)
+    store._compress, store._expand = compress, expand
+    assert loaded(store, slot) == page(1), "it was not lost"
+    assert store.statistics["lost"] == 0
 
 
 def test_a_page_that_expands_to_less():
     import lz4.block
 
     store = CompressedStore(MIB)
-    slot = store._arena.put(lz4.block.compress(bytes(100), store_size=False))
+    data = lz4.block.compress(bytes(100), store_size=False)
+    slot = store._arena.put(data + zlib.crc32(data).to_bytes(4, "little"))
     with pytest.raises(PageLost, match=f"^page {slot} of the compression pool is damaged: "):
         loaded(store, slot)
 

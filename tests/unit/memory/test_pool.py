@@ -74,6 +74,55 @@ def test_many_frames_given_back_are_zero_again():
     assert kept not in again
 
 
+class Advised:
+    """In place of the pool's memory: writes down what the operating system can have back."""
+
+    def __init__(self):
+        self.ranges = []
+
+    def madvise(self, advice, start, length):
+        self.ranges.append((start // PAGE_SIZE, length // PAGE_SIZE))
+
+
+def test_long_runs_of_free_frames_go_back_to_the_operating_system():
+    pool = FramePool(64 * PAGE_SIZE)
+    frames = [pool.take() for _ in range(64)]
+    first = frames[0]
+    pool.memory = Advised()
+    apart = [*frames[:16], *frames[17:32], *frames[33:60]]
+    assert pool.release(array(*reversed(apart))) == 58
+    assert pool.memory.ranges == [(first, 16), (first + 33, 27)], "15 frames are too few"
+    assert pool.release(array(*frames[60:])) == 4
+    assert len(pool.memory.ranges) == 2
+
+
+def test_releasing_one_frame():
+    pool = FramePool(2 * PAGE_SIZE)
+    pool.users = Users()
+    one, other = pool.take(), pool.take()
+    pool.share(array(one))
+    pool.fetched[one] = 1
+    assert not pool.release_one(one), "it has another owner"
+    assert not pool.release_one(pool.zero_frame), "it is nobody's"
+    assert (pool.used, pool.users.told) == (2, [])
+    assert pool.release_one(one)
+    assert pool.release_one(other)
+    assert pool.users.told == [(one, 0, PAGE_SIZE)], "only of this one a CPU may hold code"
+    assert pool.used == 0
+    assert {pool.take(), pool.take()} == {one, other}
+
+
+def test_frames_that_hold_the_same():
+    pool = FramePool(100 * PAGE_SIZE)
+    frames, others = pool.take_many(40), pool.take_many(40)
+    pool.frames[frames] = pool.frames[others] = np.arange(40, dtype=np.uint8)[:, None]
+    assert pool.equal(frames, others).all()
+    pool.frames[others[17], -1] ^= 1
+    pool.frames[frames[39], 0] ^= 1
+    assert np.flatnonzero(~pool.equal(frames, others)).tolist() == [17, 39]
+    assert pool.equal(frames[:0], others[:0]).tolist() == []
+
+
 def test_references():
     pool = FramePool(4 * PAGE_SIZE)
     a, b = pool.take(), pool.take()

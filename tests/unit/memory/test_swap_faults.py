@@ -104,6 +104,23 @@ def test_a_full_disk(swap):
     assert [loaded(swap, slot) for slot in slots] == [page(4), page(5)], "nothing was lost"
 
 
+def test_a_full_disk_and_slots_that_have_their_space(swap):
+    """What the file has it can use again, however scattered; when it grows again, all is well."""
+    swap._file.space = 64 * PAGE
+    slots = stored(swap, *range(64))
+    assert stored(swap, 100) == [None]
+    assert swap.trouble == "swap file /disk/swap: No space left on device"
+    assert swap.statistics["unpunched"] == 0, "nothing was written there"
+    swap.free([slots[5], slots[40], slots[41]])
+    again = stored(swap, 101, 102, 103, 104)
+    assert again == [5, 40, 41, None]
+    assert [loaded(swap, slot) for slot in again[:3]] == [page(101), page(102), page(103)]
+    assert swap.trouble, "the file has not grown"
+    swap._file.space = None
+    assert None not in stored(swap, 105)
+    assert swap.trouble == ""
+
+
 def test_after_an_error_the_rest_is_not_tried(swap):
     swap._file.space = WRITE_PAGES * PAGE
     slots = stored(swap, *range(3 * WRITE_PAGES))
@@ -162,11 +179,12 @@ def test_a_truncated_file(swap):
     slots = stored(swap, 1, 2, 3)
     del swap._file.content[PAGE + 0x123 :]
     assert loaded(swap, slots[0]) == page(1)
-    text = "swap file /disk/swap, page at offset 0x1000: the file ends at offset 0x1123"
+    text = "swap file /disk/swap, page at offset 0x1000: the file was cut: 291 of its 4096 bytes are there"
     assert lost(swap, slots[1]) == text
     assert lost(swap, slots[1]) == text, "each time"
     assert (
-        lost(swap, slots[2]) == "swap file /disk/swap, page at offset 0x2000: the file ends at offset 0x2000"
+        lost(swap, slots[2])
+        == "swap file /disk/swap, page at offset 0x2000: the file was cut: 0 of its 4096 bytes are there"
     )
     swap.free(slots)
     assert swap.pages == 0
@@ -204,10 +222,56 @@ def test_a_real_file_that_is_cut_and_changed(tmp_path):
         file.truncate(2 * PAGE)
     assert "its checksum is" in lost(swap, slots[0])
     assert loaded(swap, slots[1]) == page(2)
-    assert "the file ends at offset 0x2000" in lost(swap, slots[2])
+    assert "the file was cut: 0 of its 4096 bytes are there" in lost(swap, slots[2])
     swap.close()
     assert lost(swap, slots[1]).endswith("page at offset 0x1000: it cannot be read: Bad file descriptor")
     assert stored(swap, 4) == [None]
+
+
+def test_no_memory_to_write(swap):
+    (first,) = stored(swap, 1)
+
+    def refuse(pages, offset):
+        raise MemoryError
+
+    write, swap._file.write = swap._file.write, refuse
+    assert stored(swap, 2, 3) == [None, None]
+    assert swap.trouble == "swap file /disk/swap: the host has no memory for it"
+    assert (swap.pages, swap.statistics["write_errors"]) == (1, 2)
+    swap._file.write = write
+    (again,) = stored(swap, 2)
+    assert [loaded(swap, first), loaded(swap, again), swap.trouble] == [page(1), page(2), ""]
+
+
+def test_no_memory_to_read_ahead(swap):
+    slots = stored(swap, 1, 2)
+    read = swap._file.read
+
+    def tight(buffers, offset):
+        if len(buffers) > 1:
+            raise MemoryError
+        return read(buffers, offset)
+
+    swap._file.read = tight
+    assert [loaded(swap, slot) for slot in slots] == [page(1), page(2)]
+
+    def refuse(buffers, offset):
+        raise MemoryError
+
+    swap._file.read = refuse
+    with pytest.raises(MemoryError):
+        loaded(swap, slots[0])
+    swap._file.read = read
+    assert loaded(swap, slots[0]) == page(1), "it was not lost"
+    assert swap.statistics["lost"] == 0
+
+
+@pytest.mark.parametrize("most", [1000, PAGE - 1, PAGE + 1])
+def test_a_disk_that_reads_a_little_at_a_time(swap, most):
+    slots = stored(swap, 1, 2, 3)
+    read = swap._file.read
+    swap._file.read = lambda buffers, offset: read([buffers[0][:most]], offset)
+    assert [loaded(swap, slot) for slot in slots] == [page(1), page(2), page(3)]
 
 
 @pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EIO])
@@ -239,7 +303,7 @@ def test_a_neighbour_that_changes_hands_while_it_is_read(swap):
 
 
 def test_holes_where_the_host_has_no_fallocate(tmp_path, monkeypatch):
-    monkeypatch.setattr("emuvisor.memory.pagingfile._fallocate", None)
+    monkeypatch.setattr("emuvisor.holes._fallocate", None)
     swap = SwapFile(tmp_path / "swap", 2 * MIB)
     swap.free(stored(swap, *range(PUNCH_EVERY)))
     assert swap.last_error == "punching a hole at offset 0x0: the host has no fallocate"
@@ -254,8 +318,8 @@ def test_fallocate_is_tried_again_after_a_signal(tmp_path, monkeypatch):
         asked.append(args[1:])
         return -1
 
-    monkeypatch.setattr("emuvisor.memory.pagingfile._fallocate", fallocate)
-    monkeypatch.setattr("emuvisor.memory.pagingfile.ctypes.get_errno", lambda: answers.pop(0))
+    monkeypatch.setattr("emuvisor.holes._fallocate", fallocate)
+    monkeypatch.setattr("emuvisor.holes.ctypes.get_errno", lambda: answers.pop(0))
     swap = SwapFile(tmp_path / "swap", 2 * MIB)
     swap.free(stored(swap, *range(PUNCH_EVERY)))
     assert asked == [(3, 0, PUNCH_EVERY * PAGE)] * 2

@@ -1,11 +1,13 @@
 """Pages swapped to a file that works."""
 
+import errno
 import fcntl
 import os
 import random
 import re
 import stat
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,10 +109,13 @@ def test_a_file_in_use(path):
     SwapFile(path, MIB).close()
 
 
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_what_is_no_file(path, make):
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(os.mkdir, "is a folder; name a new file in it"), (os.mkfifo, "exists already and is no file")],
+)
+def test_what_is_no_file(path, make, why):
     make(path)
-    with pytest.raises(UsageError, match=exactly(f"swap file {path} exists already and is no file")):
+    with pytest.raises(UsageError, match=exactly(f"swap file {path} {why}")):
         SwapFile(path, MIB)
 
 
@@ -130,11 +135,58 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_a_file_that_cannot_be_locked_is_not_left_behind(path, monkeypatch):
     def refuse(fd, operation):
-        raise OSError(37, "No locks available")
+        raise OSError(errno.EINTR, "Interrupted system call")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(HostError, match=exactly(f"swap file {path} cannot be locked: No locks available")):
+    text = f"swap file {path} cannot be locked: Interrupted system call"
+    with pytest.raises(HostError, match=exactly(text)):
         SwapFile(path, MIB)
+    assert not path.exists()
+
+
+def test_a_file_system_without_locks(path, monkeypatch):
+    def refuse(fd, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    swap = SwapFile(path, MIB)
+    assert loaded(swap, stored(swap, page(1))[0]) == page(1)
+    with pytest.raises(
+        UsageError, match="exists already; one that was left behind by a host that was killed"
+    ):
+        SwapFile(path, MIB)
+    swap.close()
+
+
+def test_a_path_that_begins_nowhere(tmp_path, monkeypatch):
+    """The process may be in another folder when the file is deleted."""
+    monkeypatch.chdir(tmp_path)
+    swap = SwapFile("swap", MIB)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert swap.path == tmp_path / "swap"
+    swap.close()
+    assert list(tmp_path.iterdir()) == [tmp_path / "elsewhere"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC])
+def test_a_file_that_cannot_be_made(path, monkeypatch, code):
+    def refuse(path, flags, mode):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(HostError, match=exactly(f"swap file {path} cannot be made: {os.strerror(code)}")):
+        SwapFile(path, MIB)
+
+
+def test_no_memory_for_the_index(path, monkeypatch):
+    def refuse(count, kind):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "zeros", refuse)
+    text = f"the host does not give 40 MiB for the index of swap file {path}"
+    with pytest.raises(HostError, match=exactly(text)):
+        SwapFile(path, 1 << 34)
     assert not path.exists()
 
 
@@ -334,6 +386,7 @@ def test_runs_are_as_long_as_can_be():
     assert slots.take(6) == range(6, 12)
     assert slots.take(6) == range(12, 16)
     assert slots.take(1) == range(0)
+    slots.fill(range(15))
     slots.release([3, 4, 5, 6, 9, 14])
     assert slots.take(6) == range(3, 6), "half of what is wanted"
     assert slots.take(2) == range(6, 7)
@@ -343,6 +396,17 @@ def test_runs_are_as_long_as_can_be():
     assert slots.dirty_runs(1) == [range(9, 10), range(14, 15)]
     slots.clean(range(9, 10))
     assert (slots.dirty, slots.dirty_runs(1)) == (1, [range(14, 15)])
+
+
+def test_dirty_slots_only():
+    slots = SwapSlots(16)
+    slots.fill(slots.take(8))
+    slots.release([1, 3, 4, 5, 6])
+    assert slots.take_dirty(8) == range(3, 5), "half of what is wanted"
+    assert [slots.take_dirty(8) for _ in range(3)] == [range(1, 2), range(5, 7), range(0)]
+    assert slots.take(4) == range(8, 12)
+    slots.release(range(8, 12))
+    assert slots.dirty == 0, "nothing was written there"
 
 
 @settings(max_examples=60, deadline=None)
@@ -358,6 +422,7 @@ def test_slots_as_a_set(steps, count):
             assert not taken & set(run)
             taken |= set(run)
             dirty -= set(run)
+            slots.fill(run)
         else:
             gone = sorted(taken)[:number]
             slots.release(gone)
@@ -368,3 +433,26 @@ def test_slots_as_a_set(steps, count):
         runs = slots.dirty_runs(1)
         assert [slot for run in runs for slot in run] == sorted(dirty)
         assert slots.dirty_runs(3) == [run for run in runs if len(run) >= 3]
+
+
+class WatchedFile(HostPagingFile):
+    """Calls `before_write` before anything is written."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.before_write = lambda: None
+
+    def write(self, pages, offset):
+        self.before_write()
+        return super().write(pages, offset)
+
+
+def test_a_page_that_is_being_written_is_not_read_ahead(tmp_path):
+    files = []
+    store = SwapFile(tmp_path / "swap", 2 * PAGE, lambda path: files.append(WatchedFile(path)) or files[0])
+    first, second = stored(store, page(1), page(2))
+    store.free([second])
+    files[0].before_write = lambda: loaded(store, first)  # in another thread
+    assert stored(store, page(3)) == [second]
+    assert loaded(store, second) == page(3)
+    store.close()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from emuvisor.devices.storage.blockdevice import SECTOR_SIZE
-from emuvisor.devices.storage.holes import allocate
 from emuvisor.devices.storage.imagefile import sync_directory
 from emuvisor.devices.storage.qcow2.backing import backing_path
 from emuvisor.devices.storage.qcow2.disk import Qcow2Disk
@@ -30,6 +29,7 @@ from emuvisor.devices.storage.qcow2.header import (
 from emuvisor.devices.storage.qcow2.widths import pack, unpack
 from emuvisor.devices.storage.rawdisk import RawDisk
 from emuvisor.errors import ImageError
+from emuvisor.holes import allocate
 from emuvisor.units import MIB
 
 __all__ = ["CLUSTER_SIZE", "Preallocation", "create"]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emuvisor.devices.storage import holes, imagefile, scatter
+from emuvisor import holes
+from emuvisor.devices.storage import imagefile, scatter
 from emuvisor.devices.storage.blockdevice import BlockDefaults, BlockDevice, sectors_that_work
 from emuvisor.devices.storage.cdimage import CdImage
 from emuvisor.devices.storage.imagefile import ImageFile

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from storage_fakes import FakeDisk, pattern
 
-from emuvisor.devices.storage import holes
+from emuvisor import holes
 from emuvisor.devices.storage import overlay as overlay_module
 from emuvisor.devices.storage.overlay import OverlayDisk, TemporaryOverlay
 from emuvisor.devices.storage.overlay_format import Layout, identity_of
