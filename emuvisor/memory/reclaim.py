@@ -39,6 +39,12 @@ class Reclaimable(Backing):
 
     on_sampling: Callable[[int, NDArray[np.uint8] | None], None] | None = None
     """The CPU's ear: where the accesses to slot number such are noted changed."""
+    frames_merged = 0
+    """Frames that became free because others had their content."""
+    frames_ballooned = 0
+    """Frames that became free because the guest put their pages into its balloon."""
+    frames_discarded = 0
+    """Frames that became free because the guest said that it does not use their pages."""
     _sampling = False
     _hand = (0, 0)
     """Slot number and page at which the clock's hand stands."""
@@ -59,6 +65,7 @@ class Reclaimable(Backing):
         slot = self.slots[number]
         slot.accessed = np.zeros(len(slot.entries), np.uint8)
         slot.age = np.zeros(len(slot.entries), np.uint8)
+        slot.dense = np.zeros(len(slot.entries), np.uint8)
         if self.on_sampling is not None:
             self.on_sampling(number, slot.accessed)
 
@@ -72,16 +79,19 @@ class Reclaimable(Backing):
         """Forget what was noted; it costs nothing from here on."""
         self._sampling = False
         for number, slot in enumerate(self.slots):
-            slot.accessed = slot.age = None
+            slot.accessed = slot.age = slot.dense = None
             if self.on_sampling is not None:
                 self.on_sampling(number, None)
 
     # ---- to stores ----
 
-    def evictable(self, count: int) -> list[tuple[int, int]]:
-        """At most `count` pages that `send_away` can take, as slot number and index, those first that were unused for
-        longest. Pages of RAM with a frame that nobody else has; none of regions and of shadow RAM."""
+    def evictable(self, count: int, state: FrameState = FrameState.SWAPPED) -> list[tuple[int, int]]:
+        """At most `count` pages that `send_away` can bring into `state`, as slot number and index, those first that
+        were unused for longest. Pages of RAM with a frame that nobody else has; none of regions and of shadow RAM; for
+        compression none of which it is known that they do not compress."""
         found = [self._takeable(slot, np.arange(len(slot.entries))) for slot in self.slots]
+        if state == FrameState.COMPRESSED:
+            found = [slot.compressible(places) for slot, places in zip(self.slots, found, strict=True)]
         numbers = np.repeat(np.arange(len(found)), [len(places) for places in found])
         indices = np.concatenate(found)
         ages = np.concatenate([slot.ages(places) for slot, places in zip(self.slots, found, strict=True)])
@@ -116,14 +126,30 @@ class Reclaimable(Backing):
     def _send_away(self, state: FrameState, slot: Slot, places: NDArray[np.int64]) -> int:
         frames = slot.entries[places] & np.uint32(FRAME_MASK)
         starts = (frames.astype(np.int64) << PAGE_SHIFT).tolist()
-        numbers = self.stores[state].store([self.host[start : start + PAGE_SIZE] for start in starts])
-        taken = np.array([number is not None for number in numbers], np.bool_)
-        new = [entry(state, number) for number in numbers if number is not None]
-        slot.entries[places[taken]] = np.array(new, np.uint32)
+        store = self.stores[state]
+        numbers = store.store([self.host[start : start + PAGE_SIZE] for start in starts])
+        try:
+            taken = np.array([number is not None for number in numbers], np.bool_)
+            new = np.array([entry(state, number) for number in numbers if number is not None], np.uint32)
+            if state == FrameState.COMPRESSED and slot.dense is not None:
+                slot.dense[places[~taken]] = 1
+            places, frames = places[taken], frames[taken]
+        except MemoryError:  # the host's own is out: the pages stay where they are
+            store.free([number for number in numbers if number is not None])
+            raise
+        slot.entries[places] = new
         self.revoke()
-        return self.pool.release(frames[taken])
+        return self.pool.release(frames)
 
     # ---- to others, who have the same ----
+
+    def sole_pages(self) -> int:
+        """Pages that were shared, and whose frame nobody else has any more."""
+        count = 0
+        for slot in self.slots:
+            shared = slot.entries[in_states(slot.entries, (FrameState.SHARED,))] & np.uint32(FRAME_MASK)
+            count += int(np.count_nonzero(self.pool.references[shared] == 1))
+        return count
 
     def share_frames(
         self, number: int, places: NDArray[np.int64], frames: NDArray[np.uint32]
@@ -147,14 +173,14 @@ class Reclaimable(Backing):
         wanted: NDArray[np.bool_] = in_states(old, FRAMED) & (own != frames)
         wanted[wanted] = self.pool.share_unchanging(frames[wanted])
         held = frames[wanted]
-        same = (self.pool.words[own[wanted]] == self.pool.words[held]).all(axis=1)
+        same = self.pool.equal(own[wanted], held)
         wanted[wanted] = same
         rom = np.uint32(FrameState.ROM << STATE_SHIFT)
         states = np.where(old >> STATE_SHIFT == FrameState.ROM, rom, np.uint32(_SHARED))
         slot.entries[places[wanted]] = states[wanted] | frames[wanted]
         self.revoke()
         self.pool.release(held[~same])
-        self.pool.release(own[wanted])
+        self.frames_merged += self.pool.release(own[wanted])
         return wanted
 
     def share_zero(self, number: int, places: NDArray[np.int64]) -> int:
@@ -176,6 +202,7 @@ class Reclaimable(Backing):
             if low < high:
                 places = low + np.flatnonzero(in_states(slot.entries[low:high], WRITTEN))
                 freed += self._empty(slot, places, FrameState.ABSENT)
+        self.frames_discarded += freed
         return freed
 
     def inflate(self, pages: NDArray[np.int64]) -> int:
@@ -187,6 +214,7 @@ class Reclaimable(Backing):
             entries = slot.entries[places]
             freed += self._empty(slot, places[in_states(entries, WRITTEN)], FrameState.BALLOONED)
             slot.entries[places[in_states(entries, (FrameState.ABSENT,))]] = entry(FrameState.BALLOONED)
+        self.frames_ballooned += freed
         return freed
 
     def deflate(self, pages: NDArray[np.int64]) -> None:

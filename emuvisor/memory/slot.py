@@ -16,12 +16,14 @@ MAX_SLOTS = 32
 NOWHERE = 1 << 52
 """First frame number of a slot that is not placed: behind every guest physical address."""
 MAX_AGE = np.uint8(255)
+DENSE_SAMPLES = 64
+"""After so many samples it is tried again whether a page compresses: the store may have refused it for want of room."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """A run of guest frames from `first` with one stage-2 entry each; `dirty` while the log is on, `accessed` and
-    `age` while accesses are sampled.
+    """A run of guest frames from `first` with one stage-2 entry each; `dirty` while the log is on, `accessed`,
+    `age` and `dense` while accesses are sampled.
 
     A movable slot is a device's: it shows only where no other slot has memory.
     """
@@ -34,6 +36,8 @@ class Slot:
     """1 for each page used since the last sample."""
     age: NDArray[np.uint8] | None = None
     """How many samples ago each page was last used, as far as the log goes back; at most `MAX_AGE`."""
+    dense: NDArray[np.uint8] | None = None
+    """1 for each page that did not compress and, as far as samples tell, holds what it held then."""
 
     def mark(self, index: int) -> None:
         """Note in the dirty log, if it is on, that the page was written."""
@@ -47,11 +51,12 @@ class Slot:
 
     def sample(self) -> int:
         """How many pages were used since the last sample; the others grow older."""
-        if self.accessed is None or self.age is None:
+        if self.accessed is None or self.age is None or self.dense is None:
             return 0
         used = self.accessed != 0
         self.age[self.age < MAX_AGE] += 1
         self.age[used] = 0
+        self.dense[used | (self.age % DENSE_SAMPLES == DENSE_SAMPLES - 1)] = 0
         self.accessed[:] = 0
         return int(np.count_nonzero(used))
 
@@ -61,6 +66,10 @@ class Slot:
             return np.zeros(len(places), np.uint8)
         ages: NDArray[np.uint8] = np.where(self.accessed[places] != 0, np.uint8(0), self.age[places])
         return ages
+
+    def compressible(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the pages `places` that may compress."""
+        return places if self.dense is None else places[self.dense[places] == 0]
 
     def page_name(self, index: int) -> str:
         """What messages call a page."""
