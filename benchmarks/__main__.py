@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import chart, qemu, report
+from benchmarks import chart, curve, qemu, report
 from benchmarks.harness import Benchmark, Result, Settings, run
 from benchmarks.machine import Machine, describe
-from benchmarks.workloads import ALL
+from benchmarks.workloads import ALL, overcommit
 from emuvisor.errors import EmuvisorError
 from emuvisor.images.cache import Image, find
 
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--markdown",
         type=Path,
         metavar="FILE",
-        help="write docs/performance.md's text to FILE, its chart beside it",
+        help="write docs/performance.md's text to FILE, its charts beside it (matplotlib)",
     )
     found.add_argument(
         "--append", default="", metavar="WORDS", help="more kernel command line, for all contenders"
@@ -99,12 +99,31 @@ def show_machine(machine: Machine, console: Console) -> None:
 
 
 def write_markdown(path: Path, machine: Machine, command: str, results: Sequence[Result]) -> None:
-    """The report, and the chart beside it when anything was measured that it shows."""
+    """The report, and the pictures beside it when anything was measured that they show."""
     charted = [result for result in results if result.name in CHARTED and result.rows]
     picture = path.with_name(f"{path.stem}-io.svg")
     if charted:
         picture.write_text(chart.as_svg(chart.sections(charted), qemu.NAME))
-    path.write_text(report.as_markdown(machine, command, results, picture.name if charted else ""))
+    pictures = {}
+    for result in results:
+        if result.name == overcommit.Overcommit.name and result.rows:
+            try:
+                pictures[result.name] = draw_overcommit(result, path)
+            except ImportError as error:
+                print(f"there is no picture of {result.name}: {error}", file=sys.stderr)
+    path.write_text(report.as_markdown(machine, command, results, picture.name if charted else "", pictures))
+
+
+def draw_overcommit(result: Result, path: Path) -> str:
+    """The overcommit curve as a picture beside `path`; returns its name. Raises ImportError without matplotlib."""
+    picture = path.with_name(f"{path.stem}-{result.name}.svg")
+    curve.draw(
+        overcommit.lines(result),
+        picture,
+        "the guests' memory together, in times the host's",
+        "part of the throughput with enough memory",
+    )
+    return picture.name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

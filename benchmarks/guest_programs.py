@@ -10,17 +10,24 @@ from benchmarks.harness import BenchmarkError, Context
 from emuvisor.images.cache import Image
 from emuvisor.images.cpio import CpioWriter
 
-__all__ = ["compiled", "with_programs"]
+__all__ = ["COMPILER", "SOURCES", "compiled", "has_compiler", "with_programs"]
 
 COMPILER = "cc"
 SOURCES = Path(__file__).parent / "programs"
 
 
+def has_compiler(context: Context, what: str) -> bool:
+    """Whether programs can be compiled; a notice that `what` is skipped when they cannot."""
+    if shutil.which(COMPILER) is None:
+        context.notice(f"{what} is skipped: no C compiler ({COMPILER}; Debian: gcc, libc6-dev)")
+        return False
+    return True
+
+
 def compiled(context: Context, name: str, folder: Path, what: str) -> Path | None:
     """`name`.c as a program that needs no libraries, in `folder`; None without a compiler, with a notice that `what` is
     skipped. Raises BenchmarkError when it cannot be compiled."""
-    if shutil.which(COMPILER) is None:
-        context.notice(f"{what} is skipped: no C compiler ({COMPILER}; Debian: gcc, libc6-dev)")
+    if not has_compiler(context, what):
         return None
     program = folder / name
     command = [COMPILER, "-O2", "-static", "-o", str(program), str(SOURCES / f"{name}.c")]

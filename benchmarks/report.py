@@ -1,7 +1,8 @@
 """What came out of a run: as JSON, as a table for the terminal, and as markdown for docs/performance.md."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from rich.table import Table
@@ -160,8 +161,15 @@ machine was not quiet. Ratios can be compared between machines, seconds cannot.
 """
 
 
-def as_markdown(machine: Machine, command: str, results: Sequence[Result], chart: str = "") -> str:
-    """The whole of docs/performance.md; `chart` is the name of the picture beside it."""
+def as_markdown(
+    machine: Machine,
+    command: str,
+    results: Sequence[Result],
+    chart: str = "",
+    pictures: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The whole of docs/performance.md; `chart` is the name of the picture of disks and networks beside it, `pictures`
+    are those of single benchmarks, by the benchmark's name."""
     parts = [INTRODUCTION.format(command=command), "## Machine\n\n| | |\n|---|---|\n"]
     parts += [f"| {name} | {value} |\n" for name, value in machine.lines()]
     parts += [f"\nWarning: {text}.\n" for text in machine.warnings]
@@ -172,6 +180,8 @@ def as_markdown(machine: Machine, command: str, results: Sequence[Result], chart
         )
     for result in results:
         parts.append(f"\n## {result.name}\n\n{_sentence(result.measures)}\n")
+        if result.name in pictures:
+            parts.append(f"\n![{_sentence(result.measures)}]({pictures[result.name]})\n")
         if result.rows:
             parts.append(f"\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n")
             parts += [f"| {' | '.join(line.cells())} |\n" for line in lines(result)]

@@ -11,6 +11,9 @@ bare.py      a compute loop in emuvisor against Unicorn alone
 exits.py     what each kind of VM exit costs
 switch.py    what a switch between two guests costs
 scale.py     many guests: throughput and memory
+memory.py    scanning and sharing pages, stores and the way back from them, balloons
+reserved.py  a guest within its reservation while others overcommit; the memory manager's CPU time
+overcommit.py  four guests with 1 to 3 times the host's memory, for each rung of the ladder
 """
 
 from benchmarks.harness import Benchmark
@@ -20,7 +23,10 @@ from benchmarks.workloads.commands import Commands
 from benchmarks.workloads.disk import Disk
 from benchmarks.workloads.exits import Exits
 from benchmarks.workloads.ide import Ide
+from benchmarks.workloads.memory import Memory
 from benchmarks.workloads.net import Net
+from benchmarks.workloads.overcommit import Overcommit
+from benchmarks.workloads.reserved import Reserved
 from benchmarks.workloads.scale import Scale
 from benchmarks.workloads.switch import Switch
 from benchmarks.workloads.system import System
@@ -40,4 +46,7 @@ ALL: tuple[Benchmark, ...] = (
     Exits(),
     Switch(),
     Scale(),
+    Memory(),
+    Reserved(),
+    Overcommit(),
 )

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.harness import Context, Result, Row, Settings
 from benchmarks.machine import describe
 from benchmarks.workloads import ALL
 from benchmarks.workloads.commands import commands
+from benchmarks.workloads.overcommit import figure
 from emuvisor.images.cache import Image
 from emuvisor.units import MIB
 
@@ -26,7 +28,7 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
     assert exit_info.value.code == 2
     assert capsys.readouterr().err.endswith(
         "error: no benchmark 'boots'; there are boot, system, commands, ide, disk, net, vbe, bare, exits, switch, "
-        "scale\n"
+        "scale, memory, reserved, overcommit\n"
     )
 
 
@@ -58,6 +60,32 @@ def test_the_chart_is_beside_the_markdown(tmp_path: Path) -> None:
     picture = (tmp_path / "out-io.svg").read_text()
     assert "disk: longer is better" in picture
     assert "boot" not in picture
+
+
+def overcommitted() -> list[Result]:
+    values = {"enough memory": [2.0], "swap": [1.0]}
+    rows = [Row(figure(1.5), "MB/s", None, "enough memory", values)]
+    return [Result("overcommit", "what guests read", rows, [], [], 1.0, False)]
+
+
+def test_the_report_does_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    markdown = tmp_path / "out.md"
+    command_line.write_markdown(markdown, describe(), "python -m benchmarks", overcommitted())
+    assert "## overcommit" in markdown.read_text()
+    assert ".svg" not in markdown.read_text()
+    assert capsys.readouterr().err.startswith("there is no picture of overcommit: ")
+
+
+def test_the_overcommit_curve_is_in_its_section(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    markdown = tmp_path / "out.md"
+    command_line.write_markdown(markdown, describe(), "python -m benchmarks", overcommitted())
+    section = "## overcommit\n\nWhat guests read.\n\n![What guests read.](out-overcommit.svg)\n"
+    assert section in markdown.read_text()
+    assert ">swap<" in (tmp_path / "out-overcommit.svg").read_text()
 
 
 def test_benchmarks_have_different_names() -> None:
