@@ -3,6 +3,7 @@
 import random
 import re
 import struct
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -121,6 +122,18 @@ def test_twice_the_pool(
             assert 0 < came_back <= gained[ladder]
     assert host.pool.used == 0
     assert not (tmp_path / "swap").exists(), "the swap file goes with the host"
+
+
+def test_pages_are_looked_at_while_guests_could_take_more_than_is_free(config: Config) -> None:
+    policy = MemoryPolicy(rungs=(SharingRung(), PauseRung()), period_s=0.02)
+    found = threading.Event()
+    with Host(POOL + POOL // 2, memory_policy=policy) as host:
+        host.memory.log.listeners.append(lambda _decision: found.set())
+        guests = [host.create(config(name, passes=1, until="PASS")) for name in ("a", "b")]
+        for guest in guests:
+            guest.start()
+        assert found.wait(PATIENCE_S), "they are paused, and half of the pool is free"
+        assert {decision.rung for decision in host.memory.log} == {"sharing"}
 
 
 def test_a_limit_is_never_passed(config: Config) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from emuvisor.errors import OutOfFrames, PageLost, StateError
 from emuvisor.host.memory.decisions import Decision, DecisionLog
@@ -18,11 +18,21 @@ from emuvisor.host.memory.instructions import (
 from emuvisor.host.memory.managed import Account, ManagedGuest, ManagedHost
 from emuvisor.host.memory.scanning import Scanner
 from emuvisor.host.memory.stores import Stores
+from emuvisor.host.memory.use import COMMON
+from emuvisor.memory.shared_frames import evictable_shared, send_shared_away
 
 __all__ = ["Carrier"]
 
+SCAN_PAGES = 512
+"""Pages that it is worth while to go round the guests for."""
 SLICE_PAGES = 128
 """Pages sent away while a guest is off its pCPU once: 1 to 2 ms of compression."""
+
+
+def _count(sent: dict[str, tuple[int, int]], store: str, pages: int, gained: int) -> None:
+    """`pages` more were to go to `store`, which `gained` frames."""
+    before = sent.get(store, (0, 0))
+    sent[store] = before[0] + pages, before[1] + gained
 
 
 class Carrier:
@@ -40,8 +50,12 @@ class Carrier:
         self._stores = stores
         self._log = log
         self._account = account
+        self._due = 0
+        """Pages that should have been scanned by now."""
         self.scanned = (0, 0)
         """Pages that were looked at for sharing since somebody set this to 0, and the frames that it gained."""
+        self.common_sent: dict[str, tuple[int, int]] = {}
+        """As `Account.sent`, for frames that several guests share; emptied by somebody, too."""
         self.scanner = Scanner(host, tenants, account)
 
     def carry_out(self, instruction: Instruction, scan_part: float) -> int:
@@ -49,6 +63,8 @@ class Carrier:
         pages were last scanned."""
         if isinstance(instruction, ScanSharing):
             return self._scan(instruction, int(instruction.pages * scan_part))
+        if isinstance(instruction, SendAway) and instruction.guest == COMMON:
+            return self._send_common_away(instruction)
         guest = next((g for g in self._host.all_guests() if g.name == instruction.guest), None)
         if guest is None:  # deleted since
             return 0
@@ -77,7 +93,11 @@ class Carrier:
         )
 
     def _scan(self, instruction: ScanSharing, pages: int) -> int:
-        looked, gained = self.scanner.scan(pages)
+        self._due += pages
+        if self._due < min(instruction.pages, SCAN_PAGES):
+            return 0  # a step that was taken early: it would cost more than it looks at
+        looked, gained = self.scanner.scan(self._due)
+        self._due = 0
         self.scanned = (self.scanned[0] + looked, self.scanned[1] + sum(gained.values()))
         for name, frames in gained.items():
             self._note(instruction, frames, name)
@@ -102,8 +122,27 @@ class Carrier:
                     freed += guest.memory.send_away(state, part)
                 finally:
                     account.in_flight = 0
-        before = account.sent.get(instruction.store, (0, 0))
-        account.sent[instruction.store] = (before[0] + asked, before[1] + freed)
+        _count(account.sent, instruction.store, asked, freed)
+        if freed:
+            self._note(instruction, freed)
+        return freed
+
+    def _send_common_away(self, instruction: SendAway) -> int:
+        """Send frames away that guests share. All guests are off their pCPUs for each slice: who shows a frame is not
+        known before."""
+        state = self._stores.state(instruction.store)
+        if state is None:
+            return 0
+        guests = {guest.name: guest.memory for guest in self._host.all_guests()}
+        frames = evictable_shared(tuple(guests.values()), instruction.pages, state)
+        freed = 0
+        for start in range(0, len(frames), SLICE_PAGES):
+            with ExitStack() as stack:
+                held = [
+                    memory for name, memory in guests.items() if stack.enter_context(self._host.held(name))
+                ]
+                freed += send_shared_away(held, state, frames[start : start + SLICE_PAGES])
+        _count(self.common_sent, instruction.store, instruction.pages, freed)
         if freed:
             self._note(instruction, freed)
         return freed

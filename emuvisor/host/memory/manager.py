@@ -6,7 +6,7 @@ watches. `step` is one round of it, and all of it that thinks; the thread only c
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from emuvisor.host.memory.carrying import Carrier
@@ -26,7 +26,9 @@ from emuvisor.host.memory.survey import guest_statistics, host_statistics
 from emuvisor.host.memory.use import HostUse
 from emuvisor.host.states import GuestState
 from emuvisor.memory import FrameState
+from emuvisor.memory.shared_frames import evictable_shared
 from emuvisor.memory.store import PageStore
+from emuvisor.units import PAGE_SIZE
 
 __all__ = ["MemoryManager"]
 
@@ -92,8 +94,10 @@ class MemoryManager:
 
     def changed(self) -> None:
         """A guest came or went, or its contract changed: plan anew, if that can matter."""
-        self._careful = self._careful or any(map(_is_particular, self._host.all_guests()))
-        if self._careful or self._thread is not None:
+        guests = self._host.all_guests()
+        self._careful = self._careful or any(map(_is_particular, guests))
+        on = sum(g.contract.size for g in guests if g.state in (GuestState.RUNNING, GuestState.PAUSED))
+        if self._careful or self._thread is not None or on > self._host.pool.limit * PAGE_SIZE:
             self.wake()
 
     # ---- the thread ----
@@ -143,7 +147,7 @@ class MemoryManager:
             self._event.clear()
             if self.guarded_step():
                 continue
-            if self._failure or self.busy or any(account.sampling for account in self._accounts.values()):
+            if self._failure or self.busy or self._lingers:
                 self.wake_below = threshold(self._worse, self._host.pool.limit) + self._reserved()
                 self._event.wait(self._wait_s)
             else:
@@ -192,6 +196,19 @@ class MemoryManager:
     def _worse(self) -> HostState:
         return HostState(min(HostState.LOW, self._use.state + 1))
 
+    @property
+    def _lingers(self) -> bool:
+        """Whether there is something to do now and then: samples to take, balloons that are still to give pages back,
+        pages to look at because guests could take more than is free."""
+        accounts = self._accounts
+        if any(account.sampling for account in accounts.values()):
+            return True
+        for guest in self._use.guests:
+            account = accounts.get(guest.name)
+            if account is not None and guest.balloon and guest.ballooned > max(account.target, account.wish):
+                return True
+        return self._use.tight and any(rung.state is HostState.HIGH for rung in self.policy.rungs)
+
     def _choose_wait(self, moved: bool) -> None:
         """How long until the next step: a period, and where nothing moves longer each time, up to the time between two
         samples. Who starves, and free frames below the next threshold, end the wait."""
@@ -218,8 +235,9 @@ class MemoryManager:
     # ---- one round ----
 
     def step(self, now: float) -> bool:
-        """Look, plan, and carry it out; returns whether frames were gained at once. `now` is in seconds of the policy's
-        clock: what belongs to each period is done once in it, however often a step is taken."""
+        """Look, plan, and carry it out; returns whether another step should follow at once: somebody starves, and
+        something was gained. `now` is in seconds of the policy's clock: what belongs to each period is done once in
+        it, however often a step is taken."""
         periodic = now >= self._next_plan
         self._sample(now)
         history, use = observe(self._history, self._look())
@@ -231,6 +249,7 @@ class MemoryManager:
                 account.accessed = None
                 account.sent.clear()
             self._carrier.scanned = (0, 0)
+            self._carrier.common_sent.clear()
         noted = self.log.added
         instructions = plan(use, self.policy.rungs)
         longest = max(self.policy.period_s, self.policy.sampling_s)
@@ -239,8 +258,9 @@ class MemoryManager:
         gained = self._carrier.drop_leftovers() if use.state > HostState.HIGH else 0
         for instruction in instructions:
             gained += self._carrier.carry_out(instruction, scan_part)
-        again = self._feed(instructions) or gained > 0
-        self._choose_wait(moved=again or self.log.added > noted)
+        fed = self._feed(instructions)
+        again = (fed or gained > 0) and bool(self._host.starving())
+        self._choose_wait(moved=fed or self.log.added > noted)
         return again
 
     def _look(self) -> HostUse:
@@ -270,7 +290,12 @@ class MemoryManager:
             period_s=self.policy.period_s,
             tax=self.policy.tax,
             scanned=self._carrier.scanned,
+            common=self._count_common(guests) if any(u.starved or u.paused for u in uses) else 0,
+            common_sent=dict(self._carrier.common_sent),
         )
+
+    def _count_common(self, guests: Sequence[ManagedGuest]) -> int:
+        return len(evictable_shared([guest.memory for guest in guests], self._host.pool.limit))
 
     def _account(self, guest: ManagedGuest) -> Account:
         account = self._accounts.get(guest.name)
