@@ -8,6 +8,7 @@ compressed.py, slabs.py   CompressedStore, in the host's memory; the arena that 
 swapfile.py, swapslots.py, pagingfile.py   SwapFile, on its disk; which slots are taken; the file itself
 backing.py Backing, how pages get host frames: thin provisioning, copy on write, the limit, pages from stores
 reclaim.py Reclaimable, how they lose them: access sampling, stores, sharing, discarded and ballooned pages
+shared_frames.py   taking frames away that several pages show, from all guests at once
 sharing.py, pagehash.py, hints.py   PageSharing, which finds pages of equal content; by what hash; where it saw them
 pluggable.py   PluggableRam, blocks of RAM that come and go while the guest runs
 region.py  Region: memory of a device that moves about in the guest's address space (a BAR)

@@ -32,6 +32,7 @@ COMPARED_PAGES = 256
 """Pages compared in one step."""
 _RAM_WITH_FRAME = (FrameState.RESIDENT, FrameState.SHARED)
 _SHARED = entry(FrameState.SHARED)
+_ZERO = entry(FrameState.SHARED, ZERO_FRAME)
 
 
 class Reclaimable(Backing):
@@ -104,14 +105,30 @@ class Reclaimable(Backing):
 
     def _takeable(self, slot: Slot, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `places` of `slot` that can go to a store."""
+        places = self._storable(slot, places, _RAM_WITH_FRAME)
+        sole: NDArray[np.bool_] = self.pool.references[slot.entries[places] & np.uint32(FRAME_MASK)] == 1
+        return places[sole]
+
+    def _storable(
+        self, slot: Slot, places: NDArray[np.int64], states: Sequence[FrameState]
+    ) -> NDArray[np.int64]:
+        """Those of `places` of `slot` in one of `states`; none of regions and of shadow RAM, whose pages have to be
+        where they are."""
         if slot.movable:
             return places[:0]
-        places = places[in_states(slot.entries[places], _RAM_WITH_FRAME)]
-        places = places[self.pool.references[slot.entries[places] & np.uint32(FRAME_MASK)] == 1]
+        places = places[in_states(slot.entries[places], states)]
         for shadow in self.shadows:
             gpa = slot.first + places << PAGE_SHIFT
             places = places[(gpa < shadow.base) | (gpa >= shadow.base + shadow.length)]
         return places
+
+    def shared_places(self, number: int) -> NDArray[np.int64]:
+        """The pages of slot `number` that show a frame which others may have too, and which a store could keep; those
+        of zeros are not among them."""
+        slot = self.slots[number]
+        places = self._storable(slot, np.arange(len(slot.entries)), (FrameState.SHARED,))
+        holding: NDArray[np.bool_] = slot.entries[places] != _ZERO
+        return places[holding]
 
     def send_away(self, state: FrameState, pages: Sequence[tuple[int, int]]) -> int:
         """Let the store for `state` keep `pages` (slot number, index); returns how many frames became free. Those that

@@ -33,17 +33,19 @@ class GuestHistory:
         activity = self.activity
         if guest.accessed is not None:
             activity = activity.after(guest.accessed) if activity else Activity.first(guest.accessed)
-        return GuestHistory(activity, self.balloon.after(guest), self._yields(guest))
+        return GuestHistory(activity, self.balloon.after(guest), _yields(self.yields, guest.sent))
 
-    def _yields(self, guest: GuestUse) -> Mapping[str, float]:
-        if not self.yields and not guest.sent:
-            return self.yields
-        yields = {store: min(1.0, known + _YIELD_RECOVERY) for store, known in self.yields.items()}
-        for store, (asked, gained) in guest.sent.items():
-            if asked:
-                known = self.yields.get(store, 1.0)
-                yields[store] = known + _YIELD_GAIN * (min(1.0, gained / asked) - known)
-        return yields
+
+def _yields(before: Mapping[str, float], sent: Mapping[str, tuple[int, int]]) -> Mapping[str, float]:
+    """What stores gain for each page, after one more look at what was sent to them and what that gained."""
+    if not before and not sent:
+        return before
+    yields = {store: min(1.0, known + _YIELD_RECOVERY) for store, known in before.items()}
+    for store, (asked, gained) in sent.items():
+        if asked:
+            known = before.get(store, 1.0)
+            yields[store] = known + _YIELD_GAIN * (min(1.0, gained / asked) - known)
+    return yields
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class History:
     guests: Mapping[str, GuestHistory] = field(default_factory=dict)
     scan_yield: float = _FIRST_SCAN_YIELD
     """Frames gained lately for each page that was looked at for sharing."""
+    common_yields: Mapping[str, float] = field(default_factory=dict)
+    """As `GuestHistory.yields`, for frames that several guests share."""
 
 
 def observe(before: History, use: HostUse) -> tuple[History, HostUse]:
@@ -69,8 +73,9 @@ def observe(before: History, use: HostUse) -> tuple[History, HostUse]:
     unknown = GuestHistory()
     histories = {guest.name: before.guests.get(guest.name, unknown).after(guest) for guest in use.guests}
     guests = tuple(_with_history(guest, histories[guest.name]) for guest in use.guests)
-    return History(state, histories, scan_yield), replace(
-        use, guests=guests, state=state, scan_yield=scan_yield
+    common = _yields(before.common_yields, use.common_sent)
+    return History(state, histories, scan_yield, common), replace(
+        use, guests=guests, state=state, scan_yield=scan_yield, common_yields=common
     )
 
 

@@ -37,7 +37,8 @@ class Balloon(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendAway(Instruction):
-    """Put `pages` of the guest's pages, the longest untouched first, into the store `store`."""
+    """Put `pages` of the guest's pages, the longest untouched first, into the store `store`. For no guest: as many
+    frames that several guests share."""
 
     store: str
     pages: int

@@ -2,7 +2,8 @@
 
 1. How much is missing: `HostUse.short`, the way back to the state HIGH, as far as there are idle frames. In HARD and
    LOW the first part of it, the way back to SOFT, has to come at once.
-2. Who gives it: `who_gives`. This makes debts.
+2. Who gives it: `who_gives`. This makes debts. What guests wait for and nobody can give has to come from frames that
+   they share.
 3. How: the rungs in their order, each with the debts that those before it left.
 4. What each guest may take until the next plan.
 """
@@ -14,7 +15,7 @@ from emuvisor.host.memory.entitlement import price, who_gives
 from emuvisor.host.memory.host_state import HostState
 from emuvisor.host.memory.instructions import Allow, Balloon, Instruction, SendAway
 from emuvisor.host.memory.rungs.base import Rung
-from emuvisor.host.memory.use import GuestUse, HostUse
+from emuvisor.host.memory.use import COMMON, GuestUse, HostUse
 
 __all__ = ["plan"]
 
@@ -31,21 +32,32 @@ def plan(use: HostUse, rungs: Sequence[Rung]) -> list[Instruction]:
     for _ in range(_ROUNDS):
         debts = who_gives(use.guests, wanted, most, use.tax)
         climb = _Climb(use, rungs, debts)
-        if not climb.debts:
+        unpaid = {name: debt for name, debt in climb.debts.items() if name != COMMON}
+        if not unpaid:
             break
-        for name, unpaid in climb.debts.items():
-            most[name] = debts[name] - unpaid
+        for name, debt in unpaid.items():
+            most[name] = debts[name] - debt
     return [*climb.instructions, *_bounds(use)]
 
 
 def _wanted(use: HostUse) -> int:
     """Frames that guests are to give: the way back to HIGH, as far as they have idle ones. What is in use is taken in
-    LOW only, and little more of it than brings the host back to HARD: taken earlier, it would come back at once."""
+    LOW only, and for guests that are paused, and little more of it than brings the host back to HARD: taken earlier, it
+    would come back at once."""
     if use.state == HostState.HIGH:
         return 0
     idle = sum(guest.idle for guest in use.guests)
+    missing = max(0, use.waited_for - use.available)
     least = max(BATCH, use.short(HostState.HARD)) if use.state == HostState.LOW else 0
-    return min(use.short(HostState.HIGH), max(least, idle))
+    return min(max(missing, use.short(HostState.HIGH)), max(missing, least, idle))
+
+
+def _from_common(use: HostUse, debts: Mapping[str, int]) -> int:
+    """Frames that are to come from those that guests share: what somebody waits for, when all that can be had of their
+    own does not do; then all that leads out of LOW."""
+    gained = sum(debts.values())
+    missing = use.waited_for - use.available - gained
+    return min(use.common, max(missing, use.short(HostState.HARD) - gained)) if missing > 0 else 0
 
 
 def _acts(use: HostUse, rung: Rung) -> bool:
@@ -68,6 +80,9 @@ class _Climb:
         self._taken = dict.fromkeys(self._guests, 0)
         self._gains: dict[str, int] = {}
         self._urgent = self._find_urgent(rungs)
+        common = _from_common(use, debts)
+        if common:
+            self.debts[COMMON] = common
         self._over = {guest.name: guest.over_limit for guest in use.guests if guest.over_limit}
         for rung in rungs:
             acts = _acts(use, rung)

@@ -7,7 +7,10 @@ from emuvisor.errors import UsageError
 from emuvisor.host.memory.contract import MemoryContract
 from emuvisor.host.memory.host_state import HostState, recovery_level
 
-__all__ = ["LIMIT_HEADROOM", "MIN_FRAMES", "GuestUse", "HostUse", "check_tax"]
+__all__ = ["COMMON", "LIMIT_HEADROOM", "MIN_FRAMES", "GuestUse", "HostUse", "check_tax"]
+
+COMMON = ""
+"""In place of a guest's name, where frames are meant that several guests share: they are nobody's."""
 
 MIN_FRAMES = 64
 """Nobody is pressed below this, reservation or not: an instruction that copies a string between two pages needs a dozen
@@ -67,7 +70,8 @@ class GuestUse:
     @property
     def floor(self) -> int:
         """Frames that no instruction takes: the reservation, what it needs to run at all, what cannot be taken."""
-        return max(self.contract.reserved_frames, MIN_FRAMES, self.pinned)
+        least = 0 if self.paused else MIN_FRAMES
+        return max(self.contract.reserved_frames, least, self.pinned)
 
     @property
     def giveable(self) -> int:
@@ -130,6 +134,12 @@ class HostUse:
     """The idle-memory tax, 0 to below 1."""
     scanned: tuple[int, int] = (0, 0)
     """Pages that were looked at for sharing since the last plan, and the frames that this gained."""
+    common: int = 0
+    """Frames that several pages show and that a store could keep. Counted while a guest waits for a frame."""
+    common_sent: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By store: as `GuestUse.sent`, for these."""
+    common_yields: Mapping[str, float] = field(default_factory=dict)
+    """As `GuestUse.yields`, for these. By `observe`."""
     scan_yield: float = 1.0
     """Frames gained lately for each page that was looked at for sharing. By `observe`."""
     state: HostState = HostState.HIGH
@@ -149,6 +159,15 @@ class HostUse:
     def lacks(self) -> int:
         """Frames that guests wait for, without those promised to them."""
         return sum(guest.lacks for guest in self.guests)
+
+    @property
+    def waited_for(self) -> int:
+        """Available frames that it takes for guests to go on: those that starve all at once; of those that are paused
+        one, and that only beyond what leads out of LOW."""
+        paused = [
+            max(0, guest.needed - guest.promised) for guest in self.guests if guest.paused and guest.growth
+        ]
+        return self.lacks + (recovery_level(HostState.HARD, self.frames) + min(paused) if paused else 0)
 
     @property
     def available(self) -> int:

@@ -17,6 +17,7 @@ from emuvisor.errors import GuestAddressError, OutOfFrames
 from emuvisor.memory import FramePool, FrameState, GuestMemory
 from emuvisor.memory.compressed import CompressedStore
 from emuvisor.memory.pool import RESERVED
+from emuvisor.memory.shared_frames import evictable_shared, send_shared_away
 from emuvisor.memory.sharing import PageSharing
 from emuvisor.memory.slabs import SLAB_SIZE
 from emuvisor.memory.stage2 import FRAME_MASK, FRAMED, STORED, in_states
@@ -114,9 +115,13 @@ class World:
         self.snapshots = []
         self.findings = []
         self.counts = dict.fromkeys(
-            ("stored", "loaded", "shared", "starved", "run", "called", "restored", "cached"), 0
+            ("stored", "shared away", "loaded", "shared", "starved", "run", "called", "restored", "cached"), 0
         )
         self.create()
+
+    @property
+    def everybody(self):
+        return [*self.guests, *self.snapshots]
 
     # ---- guests ----
 
@@ -368,6 +373,12 @@ class World:
         memory, state = self.pick().memory, self.random.choice(STORED)
         self.counts["stored"] += memory.send_away(state, memory.evictable(self.random.choice([2, 8, 30])))
 
+    def send_shared_away(self):
+        held = [guest.memory for guest in self.everybody if self.random.random() < 0.8]
+        state = self.random.choice(STORED)
+        frames = evictable_shared(held, self.random.choice([2, 8, 30]))
+        self.counts["shared away"] += send_shared_away(held, state, frames)
+
     def find(self):
         if len(self.findings) < 3:
             self.findings.append(self.sharing.find(self.pick().memory, self.random.choice([3, 10, 100])))
@@ -425,7 +436,7 @@ class World:
         return bytes(page)
 
     def check(self):
-        everybody = [*self.guests, *self.snapshots]
+        everybody = self.everybody
         for guest in everybody:
             for gfn, page in guest.pages.items():
                 assert self.content(self.value(guest, gfn)) == page, gfn
@@ -457,7 +468,7 @@ class World:
             assert store.used_bytes <= store.limit_bytes
 
     def finish(self):
-        for guest in [*self.guests, *self.snapshots]:
+        for guest in self.everybody:
             self.end(guest)
         assert self.pool.used == 0
         assert not any(store.pages for store in self.stores.values())
@@ -473,6 +484,7 @@ OFTEN = (
     "dma_page",
     "dma_place",
     "send_away",
+    "send_shared_away",
     "scan",
     "find",
     "share",

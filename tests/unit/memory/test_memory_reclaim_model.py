@@ -15,6 +15,7 @@ from emuvisor.errors import GuestAddressError, OutOfFrames
 from emuvisor.memory import FramePool, FrameState, GuestMemory
 from emuvisor.memory.pool import RESERVED
 from emuvisor.memory.reclaim import PageRef, merge
+from emuvisor.memory.shared_frames import evictable_shared, send_shared_away
 from emuvisor.memory.stage2 import FRAME_MASK, FRAMED, STORED, in_states
 from emuvisor.units import PAGE_SIZE
 
@@ -298,6 +299,23 @@ class Reclaim(RuleBasedStateMachine):
     def send_any_page_away(self, number, state, gfn):
         guest = self.guest(number)
         guest.memory.send_away(state, [guest.place(gfn), guest.place(gfn), (2, 0)])
+
+    @rule(one=numbers, other=numbers, gfn=gfns, state=st.sampled_from(STORES), absent=st.none() | numbers)
+    def send_shared_away(self, one, other, gfn, state, absent):
+        one, other = self.guest(one), self.guest(other)
+        merge(PageRef(one.memory, *one.place(gfn)), PageRef(other.memory, *other.place(gfn)))
+        self.every_tlb_is_warm()
+        memories = [guest.memory for number, guest in self.guests.items() if number != absent]
+        frames = evictable_shared(memories, 2)
+        assert (self.pool.references[frames] >= 2).all()
+        free, room = self.pool.free, self.stores[state].room - self.stores[state].pages
+        assert send_shared_away(memories, state, frames) == min(len(frames), room)
+        assert self.pool.free - free == min(len(frames), room)
+
+    @rule(absent=st.none() | numbers, state=st.sampled_from(STORES), first=st.integers(0, FRAMES + 1))
+    def send_any_shared_frame_away(self, absent, state, first):
+        memories = [guest.memory for number, guest in self.guests.items() if number != absent]
+        send_shared_away(memories, state, np.arange(first, FRAMES + 2).astype(np.uint32))
 
     @rule(number=numbers)
     def share_zero(self, number):

@@ -6,7 +6,7 @@ from emuvisor.host.memory.entitlement import explain
 from emuvisor.host.memory.host_state import HostState
 from emuvisor.host.memory.instructions import Instruction, SendAway
 from emuvisor.host.memory.rungs.base import Rung
-from emuvisor.host.memory.use import GuestUse, HostUse
+from emuvisor.host.memory.use import COMMON, GuestUse, HostUse
 
 __all__ = ["CompressionRung", "StoreRung", "SwapRung"]
 
@@ -22,40 +22,60 @@ class StoreRung(Rung):
 
     def reach(self, use: HostUse, guest: GuestUse) -> int:
         """What the store has room for and, by its record, gains."""
-        gain = guest.yields.get(self.store, 1.0)
-        if gain < LEAST_YIELD:
-            return 0
-        return int(min(guest.giveable, use.room.get(self.store, 0)) * gain)
+        return self._gains(min(guest.giveable, use.room.get(self.store, 0)), guest.yields)
+
+    def _gains(self, pages: int, yields: Mapping[str, float]) -> int:
+        """Frames that sending `pages` gains, by the store's record."""
+        gain = yields.get(self.store, 1.0)
+        return 0 if gain < LEAST_YIELD else int(pages * gain)
 
     def ask(self, use: HostUse, debts: Mapping[str, int]) -> Sequence[Instruction]:
-        """Pages of those who owe, until the store is full. Where it is known to refuse some, more are sent."""
-        instructions = []
+        """Pages of those who owe, until the store is full; last those that are nobody's. Where it is known to refuse
+        some, more are sent."""
+        instructions: list[Instruction] = []
         room = use.room.get(self.store, 0)
         for guest in use.guests:
             debt = debts.get(guest.name, 0)
-            owed = min(debt, self.reach(use, guest)) if debt else 0
-            if owed <= 0 or room <= 0:
+            pages, frames = self._pages_for(debt, min(guest.giveable, room), guest.yields)
+            if not pages:
                 continue
-            gain = guest.yields.get(self.store, 1.0)
-            pages = min(-int(-owed // gain), guest.giveable, room)
-            frames = min(int(pages * gain), owed)
             room -= pages
-            formula, numbers = explain(guest, use.tax)
-            why = f"gives {frames} frames: {formula}"
+            why, numbers = explain(guest, use.tax)
             if guest.balloon_verdict:
                 why += f"; {guest.balloon_verdict}"
-            instructions.append(
-                SendAway(
-                    rung=self.name,
-                    guest=guest.name,
-                    store=self.store,
-                    pages=pages,
-                    frames=frames,
-                    why=why,
-                    numbers=numbers,
-                )
+            instructions.append(self._send_away(guest.name, pages, frames, why, numbers))
+        left = min(use.common - use.gains.get(COMMON, 0), room)
+        pages, frames = self._pages_for(debts.get(COMMON, 0), left, use.common_yields)
+        if pages:
+            why = (
+                f"{use.waited_for} frames are waited for, {max(0, use.available)} available, and guests have no more "
+                f"to give than these, which they share"
             )
+            numbers = {"waited_for": use.waited_for, "available": use.available, "shared": use.common}
+            instructions.append(self._send_away(COMMON, pages, frames, why, numbers))
         return instructions
+
+    def _pages_for(self, debt: int, most: int, yields: Mapping[str, float]) -> tuple[int, int]:
+        """How many pages, `most` at most, pay `debt` or a part of it; and how many frames that is."""
+        owed = min(debt, self._gains(most, yields))
+        if owed <= 0:
+            return 0, 0
+        gain = yields.get(self.store, 1.0)
+        pages = min(-int(-owed // gain), most)
+        return pages, min(int(pages * gain), owed)
+
+    def _send_away(
+        self, name: str, pages: int, frames: int, why: str, numbers: Mapping[str, float]
+    ) -> SendAway:
+        return SendAway(
+            rung=self.name,
+            guest=name,
+            store=self.store,
+            pages=pages,
+            frames=frames,
+            why=f"gives {frames} frames: {why}" if name else f"{frames} frames: {why}",
+            numbers=numbers,
+        )
 
 
 class CompressionRung(StoreRung):

@@ -31,7 +31,8 @@ class Rung(ABC):
     @abstractmethod
     def ask(self, use: HostUse, debts: Mapping[str, int]) -> Sequence[Instruction]:
         """Instructions that gain the frames that guests owe, by name, or a part of them; the next rung sees the rest.
-        Called also when nobody owes anything."""
+        Called also when nobody owes anything. Under `COMMON`, which is no guest's name, is what has to come from frames
+        that several guests share."""
 
     def relax(self, use: HostUse, spare: int) -> Sequence[Instruction]:  # noqa: ARG002 - for those that undo
         """Undo something: the host is in a better state than `state`, and has `spare` frames to give away."""

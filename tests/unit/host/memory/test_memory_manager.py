@@ -394,6 +394,55 @@ def test_pages_that_only_one_guest_has_left_are_its_own() -> None:
     world.close()
 
 
+def sharers(world: World) -> list[FakeGuest]:
+    """Two guests that share all of the host's frames but ten, both with nothing of their own."""
+    first = world.guest("a", size=8 * MIB)
+    first.fill(0, 990)
+    second = world.guest("b", size=8 * MIB)
+    second.memory = first.memory.clone()
+    second.memory.stores = world.manager.stores
+    return [first, second]
+
+
+def test_frames_that_guests_share_are_taken_when_nothing_else_is_left() -> None:
+    world = World()
+    guests = sharers(world)
+    world.step()
+    assert len(world.manager.log) == 0, "nobody waits"
+    for page in range(1000, 1010):
+        guests[0].memory.write(page * PAGE_SIZE, b"own")
+    world.host.hungry.add("b")
+    world.step()
+    assert world.host.done == [("feed", "b")]
+    (decision,) = world.manager.log
+    assert (decision.guest, decision.rung, decision.frames) == ("", "compression", 22)
+    assert decision.why == (
+        "22 frames: 1 frames are waited for, 0 available, and guests have no more to give than these, which they share"
+    )
+    assert world.host.pool.free == 22
+    assert [guest.memory.census()["compressed"] for guest in guests] == [22, 22]
+    for guest in guests:
+        assert all(guest.memory.read(page * PAGE_SIZE, 5) == b"a %d " % page for page in range(10, 20))
+    assert world.host.inside == []
+    world.close()
+
+
+def test_a_guest_that_cannot_be_had_keeps_what_it_shares() -> None:
+    world = World()
+    guests = sharers(world)
+    for page in range(1000, 1010):
+        guests[0].memory.write(page * PAGE_SIZE, b"own")
+    world.host.hungry.add("b")
+    world.host.busy.add("a")
+    world.step(20)
+    assert guests[0].memory.census()["compressed"] == 0
+    assert [done[0] for done in world.host.done] == ["starve"], "nothing came of it"
+    world.host.busy.clear()
+    world.step(20)
+    assert world.host.done[1:] == [("feed", "b")]
+    world.close()
+
+
 class FailingRung(PauseRung):
     """Somebody's rung, with a mistake."""
 

@@ -443,3 +443,93 @@ def test_an_impossible_tax() -> None:
         with pytest.raises(UsageError) as error:
             host(free=1, tax=tax)
         assert str(error.value) == f"an idle-memory tax of {tax} is impossible; it is 0 to below 1"
+
+
+# ---- frames that guests share ----
+
+
+def waiting(**fields: Any) -> tuple[GuestUse, GuestUse]:
+    """Two guests with nothing to give, of which one waits for a frame."""
+    return guest("a", 64, shared=5000), guest("b", 64, shared=5000, starved=True, runs=False, **fields)
+
+
+def test_what_guests_share_is_taken_last() -> None:
+    use = host(*waiting(), free=0, state=LOW, common=5000, room={"compressed": 100, "swap": 4000})
+    sharing, first, second = plan(use, default_rungs())
+    assert short(sharing) == ("ScanSharing", 5000)
+    assert first == SendAway(
+        rung="compression",
+        guest="",
+        store="compressed",
+        pages=100,
+        frames=100,
+        why=(
+            "100 frames: 1 frames are waited for, 0 available, and guests have no more to give than these, which they "
+            "share"
+        ),
+        numbers={"waited_for": 1, "available": 0, "shared": 5000},
+    )
+    assert short(second) == ("SendAway", "", "swap", 125, 125), "to the way out of LOW"
+    rich = guest("c", 65)
+    use = host(*waiting(), rich, free=0, state=LOW, common=5000, room=ROOM)
+    assert shorts(use)[1:] == [("SendAway", "c", "compressed", 1, 1)], "it has what is waited for"
+    use = host(*waiting(needed=2), rich, free=0, state=LOW, common=5000, room=ROOM)
+    assert shorts(use)[1:] == [
+        ("SendAway", "c", "compressed", 1, 1),
+        ("SendAway", "", "compressed", 224, 224),
+    ]
+    use = host(*waiting(), free=5, state=LOW, common=5000, room=ROOM)
+    assert shorts(use)[1:] == [], "there is one"
+
+
+def test_no_more_is_taken_of_what_guests_share_than_there_is() -> None:
+    use = host(*waiting(needed=30), free=0, state=LOW, common=20, room={"compressed": 15, "swap": 4000})
+    assert shorts(use)[1:] == [
+        ("SendAway", "", "compressed", 15, 15),
+        ("SendAway", "", "swap", 5, 5),
+        ("Pause", "b"),
+    ]
+    pause = plan(use, default_rungs())[-1]
+    assert pause.why == (
+        "no memory: 0 of the host's 10000 frames are available, 20 more can be gained, and 30 are needed at once"
+    )
+    assert shorts(host(*waiting(), free=0, state=LOW, common=20))[1:] == [("Pause", "b")], "no store"
+
+
+def test_a_store_that_takes_nothing_of_what_guests_share_is_left_out() -> None:
+    history, use = History(), host(*waiting(), free=0, common=5000, room=ROOM)
+    for _ in range(4):
+        history, seen = observe(history, replace(use, common_sent={"compressed": (225, 0)}))
+    assert history.common_yields == seen.common_yields == {"compressed": pytest.approx(0.0625, abs=0.05)}
+    assert shorts(seen)[1:] == [("SendAway", "", "swap", 225, 225)]
+    half = replace(use, state=LOW, common_yields={"compressed": 0.5})
+    assert shorts(half)[1:] == [("SendAway", "", "compressed", 450, 225)]
+    for _ in range(16):
+        history, seen = observe(history, use)
+    assert shorts(seen)[1][:3] == ("SendAway", "", "compressed"), "it is tried again"
+
+
+def test_a_promise_comes_before_what_guests_share() -> None:
+    promised = guest("p", 10, shared=80, reservation=100, starved=True, runs=False)
+    use = host(promised, guest("b", 64, shared=80), free=90, state=LOW, common=80, room=ROOM)
+    assert (use.lacks, use.waited_for) == (0, 0), "its next frame is free"
+    assert [s for s in shorts(use) if s[0] == "SendAway"] == []
+
+
+def test_for_who_is_paused_frames_in_use_and_shared_ones_are_taken() -> None:
+    stopped = guest("s", 0, paused=True, runs=False)
+    busy = guest("busy", 300, active=300)
+    use = host(stopped, busy, free=210, state=HARD, room=ROOM, common=500)
+    assert use.waited_for == 225 + 1, "beyond what leads out of LOW, so that it can go on"
+    assert shorts(use)[1:] == [("SendAway", "busy", "compressed", 16, 16)]
+    use = replace(use, guests=(stopped, guest("busy", 64, active=64)))
+    assert shorts(use)[1:] == [("SendAway", "", "compressed", 16, 16)]
+    assert shorts(replace(use, free=226, state=HARD))[1:] == [("Resume", "s")]
+
+
+def test_who_is_paused_needs_no_frames_to_run_with() -> None:
+    stopped = guest("s", 64, paused=True, runs=False, reservation=10)
+    assert stopped.giveable == 54
+    assert replace(stopped, pinned=30).giveable == 34
+    use = host(stopped, guest("b", 64, starved=True, runs=False), free=0, state=LOW, room=ROOM)
+    assert shorts(use)[1:] == [("SendAway", "s", "compressed", 54, 54)]

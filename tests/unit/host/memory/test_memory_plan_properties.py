@@ -59,7 +59,8 @@ def hosts(draw: st.DrawFn) -> HostUse:
     room = draw(
         st.dictionaries(st.sampled_from(["compressed", "swap"]), st.integers(0, 3000) | st.just(1 << 24))
     )
-    use = host(*members, frames=frames, free=free, room=room)
+    common = draw(st.just(0) | st.integers(0, free))
+    use = host(*members, frames=frames, free=free - common, room=room, common=common)
     return observe(History(draw(st.sampled_from(HostState))), use)[1]
 
 
@@ -91,6 +92,10 @@ def test_promises(use: HostUse) -> None:
                 assert g.promised < g.needed
     for g in use.guests:
         assert g.resident - lost[g.name] >= min(g.resident, max(g.contract.reserved_frames, g.pinned))
+    sent = sum(i.frames for i in instructions if isinstance(i, SendAway) and not i.guest)
+    assert sent <= use.common
+    if sent:
+        assert use.available < use.waited_for, "they are taken for who waits alone"
     for store, room in use.room.items():
         assert sum(i.pages for i in instructions if isinstance(i, SendAway) and i.store == store) <= room
 
@@ -118,13 +123,18 @@ def test_bounds(use: HostUse) -> None:
 def test_enough_is_asked_for(use: HostUse) -> None:
     """With a swap file that holds everything, what is missing is covered with idle frames, as far as there are any; the
     way out of LOW with any that contracts leave."""
-    roomy = HostUse(use.frames, use.free, use.guests, {"swap": 1 << 24}, state=use.state)
-    gained = sum(max(0, i.frames) for i in plan(roomy, default_rungs()))
+    roomy = HostUse(use.frames, use.free, use.guests, {"swap": 1 << 24}, state=use.state, common=use.common)
+    instructions = plan(roomy, default_rungs())
+    named = {g.name: g for g in use.guests}
+    gained = sum(max(0, i.frames) for i in instructions)
     can = sum(g.giveable for g in use.guests)
     idle = sum(g.idle for g in use.guests)
     if use.state >= HostState.HARD:
         assert gained >= min(roomy.short(HostState.HIGH), idle)
         if use.state is HostState.LOW:
             assert gained >= min(roomy.short(HostState.HARD), can)
+        everything = roomy.available + can + roomy.common
+        starving = [i for i in instructions if isinstance(i, Pause)]
+        assert everything < roomy.lacks or not [i for i in starving if not named[i.guest].over_limit]
     else:
         assert gained >= sum(min(g.over_limit, g.giveable) for g in use.guests)
