@@ -13,7 +13,10 @@ pytestmark = pytest.mark.system
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize(("name", "line"), [("debian.py", "power-off"), ("web_server.py", "# Examples"), ("overcommit.py", "all sums are right")])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("debian.py", "power-off"), ("web_server.py", "# Examples"), ("overcommit.py", "all sums are right")],
+)
 def test_example(name: str, line: str, debian: Image, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / name],

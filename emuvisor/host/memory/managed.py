@@ -109,6 +109,8 @@ class Account:
     """Frames that it had taken when it was last looked at."""
     in_flight: int = 0
     """Pages that are being sent away, or shared, at this moment."""
+    fed: bool = False
+    """It starved since the last plan, and went on."""
     ballooned: int = 0
     frames_ballooned: int = 0
     frames_discarded: int = 0
@@ -159,6 +161,7 @@ def guest_use(
         balloon_target=account.target,
         balloon_actual=balloon.actual_pages if balloon is not None else 0,
         runs=guest.state is GuestState.RUNNING and not starves,
+        ran=account.fed,
         starved=starves,
         needed=guest.needed_frames,
         paused=guest.state is GuestState.PAUSED and guest.out_of_memory,

@@ -250,6 +250,7 @@ class MemoryManager:
             for account in self._accounts.values():
                 account.accessed = None
                 account.sent.clear()
+                account.fed = False
             self._carrier.scanned = (0, 0)
             self._carrier.common_sent.clear()
         noted = self.log.added
@@ -343,7 +344,7 @@ class MemoryManager:
                 memory.take_limit is None or memory.frames_taken + guest.needed_frames <= memory.take_limit
             ):
                 self._host.feed(guest.name)
-                fed = True
+                self._account(guest).fed = fed = True
         return fed
 
     # ---- balloons that people set ----

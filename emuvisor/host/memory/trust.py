@@ -44,7 +44,7 @@ class BalloonRecord:
         missing = guest.balloon_target - guest.ballooned
         if not guest.balloon or missing <= max(SLACK_PAGES, guest.balloon_target // SLACK_PART):
             return BalloonRecord(offences=self.offences)
-        if not guest.runs:
+        if not (guest.runs or guest.ran):
             return self
         if not self.periods:
             return replace(self, start=guest.ballooned, asked=guest.balloon_target, periods=1)

@@ -49,6 +49,8 @@ class GuestUse:
     """What the driver says is in the balloon."""
     runs: bool = True
     """It is neither paused nor waiting for a frame, so that it can answer."""
+    ran: bool = False
+    """It starved since the last plan, and went on."""
     starved: bool = False
     """It waits for a frame."""
     needed: int = 1

@@ -83,6 +83,13 @@ def test_a_guest_that_cannot_run_is_not_blamed() -> None:
     assert seen.balloon_verdict == ""
 
 
+def test_a_guest_that_waits_for_frames_again_and_again_but_runs_between_is_blamed() -> None:
+    history = History()
+    for _ in range(PATIENCE + 1):
+        history, seen = look(history, balloon_target=1000, ballooned=0, runs=False, ran=True)
+    assert seen.balloon_verdict != ""
+
+
 def test_a_target_that_came_and_went_is_not_held_against_it() -> None:
     history = History()
     for period in range(3 * PATIENCE):
