@@ -20,7 +20,7 @@ from emuvisor.errors import HostError, ImageError
 __all__ = ["Image", "Recipe", "cache_folder", "find", "install", "list_images", "usable"]
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 3
+MANIFEST_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,16 +35,6 @@ FOR_ALL = "memhp_default_state=online_kernel"
 """The kernel itself uses it, too, and first."""
 
 
-@pytest.fixture
-def growing(debian: Image) -> Image:
-    assert debian.initrd is not None
-    if b"virtio_mem.ko" not in debian.initrd.read_bytes():
-        pytest.skip(
-            "the image 'debian' is too old for virtio-mem; get a new one with: emuvisor images pull debian"
-        )
-    return debian
-
-
 def boot(
     host: Host,
     image: Image,
@@ -96,9 +86,9 @@ def check_work(guest: Guest) -> None:
 
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
 def test_in_and_out(
-    host: Host, growing: Image, place: tuple[BoardName, RingLayout], compatibility: Compatibility
+    host: Host, debian: Image, place: tuple[BoardName, RingLayout], compatibility: Compatibility
 ) -> None:
-    guest = boot(host, growing, *place)
+    guest = boot(host, debian, *place)
     small, used = total(guest), host.pool.used
     resize(guest, MOST)
     assert total(guest) - small == MOST - BOOT_MEMORY
@@ -139,9 +129,9 @@ def test_in_and_out(
     )
 
 
-def test_what_is_in_use_stays(host: Host, growing: Image) -> None:
+def test_what_is_in_use_stays(host: Host, debian: Image) -> None:
     """Linux cannot give memory back that programs need: the rest of what was asked for stays claimed."""
-    guest = boot(host, growing, "microvm")
+    guest = boot(host, debian, "microvm")
     resize(guest, MOST)
     check_work(guest)
     guest.resize(BOOT_MEMORY)
@@ -158,12 +148,12 @@ def test_what_is_in_use_stays(host: Host, growing: Image) -> None:
     power_off(guest)
 
 
-def test_ide_reads_into_plugged_memory(host: Host, growing: Image, tmp_path: Path) -> None:
+def test_ide_reads_into_plugged_memory(host: Host, debian: Image, tmp_path: Path) -> None:
     """Its DMA has 32 bits of address: Linux bounces what lies above 4 GiB, as the ACPI tables had it prepared to."""
     image = tmp_path / "disk.img"
     content = b"".join(i.to_bytes(4, "little") for i in range(DISK_SIZE // 4))
     image.write_bytes(content)
-    guest = boot(host, growing, "pc", append=FOR_ALL, disks=(DiskConfig(image, readonly=True, bus="ide"),))
+    guest = boot(host, debian, "pc", append=FOR_ALL, disks=(DiskConfig(image, readonly=True, bus="ide"),))
     resize(guest, MOST)
     assert command(guest, "md5sum < /dev/sda") == f"{hashlib.md5(content).hexdigest()}  -"
     power_off(guest)

@@ -71,8 +71,8 @@ def test_installing_again_repairs(cache):
     [
         ("{", "damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("[]", "damaged: TypeError('list indices must be integers or slices, not str')"),
-        ('{"version": 3}', "damaged: KeyError('files')"),
-        ('{"version": 2}', "version 2 is not 3"),
+        ('{"version": 4}', "damaged: KeyError('files')"),
+        ('{"version": 3}', "version 3 is not 4"),
     ],
 )
 def test_damaged_manifest(text, message):
