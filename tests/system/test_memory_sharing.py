@@ -80,12 +80,11 @@ def test_ten_guests_of_one_image(debian: Image, compatibility: Compatibility) ->
     rungs = (SharingRung(idle_pages_per_s=SCANNED_PER_S),)
     with Host(POOL, pcpus=2, memory_policy=MemoryPolicy(rungs=rungs)) as host:
         guests = boot(host, debian, [f"g{number}" for number in range(COUNT)], GUEST)
-        before = host.pool.used
         scan(host, guests[0], ROUNDS)
         saved = found(host)
         assert saved.frames_without_zero > (COUNT - 1) * SHARED_PER_GUEST
         assert saved.zero_pages > COUNT
-        assert before - host.pool.used > saved.frames_without_zero // 2
+        assert saved.frames_without_zero > host.pool.used, "they would take more than twice as much"
 
         check_own_data(guests)
         report(host, saved, cpu_s() - began)

@@ -4,6 +4,7 @@ It has a thread of its own only while there is something to do: a guest waits fo
 watches. `step` is one round of it, and all of it that thinks; the thread only calls it when it is time.
 """
 
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,9 @@ from emuvisor.units import PAGE_SIZE
 
 __all__ = ["MemoryManager"]
 
+NICENESS = 10
+"""Of the manager's thread. Guests that wait for it leave their pCPUs idle, so that it runs there; it is not to take time
+from guests that have all that they want."""
 LINGER = 5
 """So many samples are taken after the last that was of use: a host on the edge of being short goes there and back many
 times a second, and working sets are not to be forgotten each time."""
@@ -145,6 +149,8 @@ class MemoryManager:
         self._stores.close()
 
     def _run(self) -> None:
+        with suppress(OSError):  # a system without it does with what it has
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while not self._stopping:
             self._event.clear()
             if self.guarded_step():

@@ -24,7 +24,7 @@ class SharingRung(Rung):
     name = "sharing"
     state = HostState.HIGH
 
-    def __init__(self, pages_per_s: int = 50_000, idle_pages_per_s: int = 1_000) -> None:
+    def __init__(self, pages_per_s: int = 20_000, idle_pages_per_s: int = 1_000) -> None:
         self.pages_per_s = pages_per_s
         self.idle_pages_per_s = idle_pages_per_s
 
