@@ -209,13 +209,15 @@ def test_a_page_that_is_lost_ends_one_guest(config: Config, tmp_path: Path) -> N
     swap = tmp_path / "swap"
     policy = MemoryPolicy(rungs=LADDERS["swap"], swap=swap, period_s=0.02)
     with Host(POOL, slice_work=SLICE, memory_policy=policy) as host:
-        victim, other = (host.create(config(name, passes=30)) for name in ("victim", "other"))
+        victim, other = host.create(config("victim", passes=1_000_000)), host.create(config("other"))
         for guest in (victim, other):
             guest.start()
-        while not victim.memory.census()["swapped"]:
-            if victim.state is not GuestState.RUNNING:
-                break
-            victim.set_memory(limit=MIB)
+        victim.set_memory(limit=MIB)
+        with host.lock:
+            assert host.changed.wait_for(
+                lambda: victim.memory.census()["swapped"] or victim.state is not GuestState.RUNNING,
+                PATIENCE_S,
+            )
         victim.pause()
         store = host.memory.stores[FrameState.SWAPPED]
         slots = [

@@ -34,7 +34,7 @@ from emuvisor.units import PAGE_SIZE
 __all__ = ["MemoryManager"]
 
 NICENESS = 10
-"""Of the manager's thread. Guests that wait for it leave their pCPUs idle, so that it runs there; it is not to take time
+"""Of the manager's thread. Guests that wait for it leave their pCPUs idle, and it runs there; it is not to take time
 from guests that have all that they want."""
 LINGER = 5
 """So many samples are taken after the last that was of use: a host on the edge of being short goes there and back many

@@ -78,7 +78,7 @@ def test_plenty_of_memory_but_overcommitted_is_scanned_slowly() -> None:
 
 def test_below_the_high_threshold_it_is_scanned_fast_and_nothing_taken() -> None:
     use = host(guest("a", 4750, balloon=True), guest("b", 4750), free=500, room=ROOM)
-    assert shorts(use) == [("ScanSharing", 5000)]
+    assert shorts(use) == [("ScanSharing", 2000)]
 
 
 def test_soft_asks_balloons() -> None:
@@ -168,7 +168,7 @@ def test_a_reservation_that_nobody_touched_yet_is_not_available() -> None:
     reserved = guest("a", 100, size=3000, reservation=3000)
     use = host(reserved, guest("b", 6500), free=3400, room={}, state=HIGH)
     assert use.available == 500
-    assert shorts(use) == [("ScanSharing", 5000), ("Allow", "a", 2900 + 250), ("Allow", "b", 250)]
+    assert shorts(use) == [("ScanSharing", 2000), ("Allow", "a", 2900 + 250), ("Allow", "b", 250)]
 
 
 def test_who_starves_is_allowed_more() -> None:
@@ -456,7 +456,7 @@ def waiting(**fields: Any) -> tuple[GuestUse, GuestUse]:
 def test_what_guests_share_is_taken_last() -> None:
     use = host(*waiting(), free=0, state=LOW, common=5000, room={"compressed": 100, "swap": 4000})
     sharing, first, second = plan(use, default_rungs())
-    assert short(sharing) == ("ScanSharing", 5000)
+    assert short(sharing) == ("ScanSharing", 2000)
     assert first == SendAway(
         rung="compression",
         guest="",
