@@ -33,6 +33,8 @@ from emuvisor.memory.swapfile import SwapFile
 from emuvisor.units import MIB, PAGE_SIZE
 
 POOL = 4 * MIB
+PASSES = 150
+"""Of guests that must not end before all have begun."""
 FULL = "wrote"
 """What memtouch prints when it has filled its memory for the first time."""
 NO_MEMORY = (
@@ -112,11 +114,11 @@ def pauses(host: Host) -> list[str]:
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
     """Guests go on as far as frames last, wait with the reason, and go on by themselves when there is room."""
-    expected = alone(tmp_path, 12)
+    expected = alone(tmp_path, PASSES)
     with Host(POOL, pcpus=2, slice_work=SLICE, memory_policy=swapping(tmp_path)) as host:
         swap, file = swap_of(host)
-        file.space = MIB
-        guests = [host.create(memtouch(tmp_path, f"g{i}", 12)) for i in range(4)]
+        file.space = MIB // 4  # no guest can fill its memory with that
+        guests = [host.create(memtouch(tmp_path, f"g{i}", PASSES)) for i in range(4)]
         start_together(host, *guests)
         text = f"{NO_MEMORY}; swap file {re.escape(str(tmp_path / 'swap'))}: No space left on device"
         wait(host, lambda: any(re.fullmatch(text, reason) for reason in pauses(host)), *guests)
@@ -129,14 +131,14 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
 
 def test_a_file_at_its_limit(tmp_path: Path) -> None:
     """Guests wait with the reason until others are gone."""
-    expected = alone(tmp_path, 12)
-    policy = swapping(tmp_path, swap_limit=MIB)
+    expected = alone(tmp_path, PASSES)
+    policy = swapping(tmp_path, swap_limit=MIB // 2)
     with Host(POOL, pcpus=2, slice_work=SLICE, memory_policy=policy) as host:
-        guests = [host.create(memtouch(tmp_path, f"g{i}", 12)) for i in range(4)]
+        guests = [host.create(memtouch(tmp_path, f"g{i}", PASSES)) for i in range(4)]
         start_together(host, *guests)
-        text = f"{NO_MEMORY}; swap file {re.escape(str(tmp_path / 'swap'))}: its 1 MiB are full"
+        text = f"{NO_MEMORY}; swap file {re.escape(str(tmp_path / 'swap'))}: its 512 KiB are full"
         wait(host, lambda: any(re.fullmatch(text, reason) for reason in pauses(host)), *guests)
-        assert (tmp_path / "swap").stat().st_size <= MIB
+        assert (tmp_path / "swap").stat().st_size <= MIB // 2
         for guest in guests[:2]:
             guest.delete()
         finish(host, *guests[2:])

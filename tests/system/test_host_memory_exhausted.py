@@ -152,7 +152,7 @@ def test_the_command_line(tmp_path: Path) -> None:
 
 SWAPPING = """
 alone = Host(16 * MIB)
-first = alone.create(memtouch(folder, "alone", 12))
+first = alone.create(memtouch(folder, "alone", 60))
 first.start()
 finish(alone, first)
 expected = first.console.text, first.machine.vcpu.work
@@ -160,7 +160,7 @@ expected = first.console.text, first.machine.vcpu.work
 rungs = (SwapRung(), PauseRung())
 policy = MemoryPolicy(rungs=rungs, swap=folder / {name!r}, period_s=0.02)
 with Host(4 * MIB, pcpus=2, slice_work=SLICE, memory_policy=policy) as host:
-    guests = [host.create(memtouch(folder, f"g{{i}}", 12)) for i in range(4)]
+    guests = [host.create(memtouch(folder, f"g{{i}}", 60)) for i in range(4)]
     start_together(host, *guests)
     reasons = lambda: [e.reason for e in host.events if e.new is GuestState.PAUSED and "; " in e.reason]
     wait(host, reasons, *guests)
@@ -174,7 +174,7 @@ with Host(4 * MIB, pcpus=2, slice_work=SLICE, memory_policy=policy) as host:
 def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
     """RLIMIT_FSIZE: the guests wait until it is raised."""
     text = SWAPPING.format(
-        limit="resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, -1))",
+        limit="resource.setrlimit(resource.RLIMIT_FSIZE, (MIB // 4, -1))",
         name="swap",
         room="resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))",
     )
@@ -195,7 +195,7 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
     if subprocess.run(namespace(["true"], mount), capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a tmpfs, not even in a namespace")
     text = SWAPPING.format(
-        limit='(folder / "small/ballast").write_bytes(b"x" * 2 * MIB)',
+        limit='(folder / "small/ballast").write_bytes(b"x" * (11 * MIB // 4))',
         name="small/swap",
         room='(folder / "small/ballast").unlink()\n    import subprocess\n'
         '    subprocess.run(["mount", "-o", "remount,size=32M", folder / "small"], check=True)',
