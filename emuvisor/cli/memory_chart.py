@@ -104,21 +104,13 @@ def _guest(panel: "Axes", name: str, times: Sequence[float], samples: Sequence[S
         linewidth=0,
     )
     not_a_number = float("nan")
-    for label, style, values in (
-        ("active", {"color": INK, "linewidth": 1.1}, [g.active if g else None for g in found]),
-        (
-            "limit",
-            {"color": INK, "linewidth": 0.9, "linestyle": ":"},
-            [g.limit if g else None for g in found],
-        ),
-        (
-            "reservation",
-            {"color": INK, "linewidth": 0.9, "linestyle": "--"},
-            [(g.reservation or None) if g else None for g in found],
-        ),
+    for label, width, line, values in (
+        ("active", 1.1, "-", [g.active if g else None for g in found]),
+        ("limit", 0.9, ":", [g.limit if g else None for g in found]),
+        ("reservation", 0.9, "--", [(g.reservation or None) if g else None for g in found]),
     ):
         heights = [not_a_number if value is None else value / unit for value in values]
-        panel.plot(times, heights, label=label, **style)  # type: ignore[arg-type]
+        panel.plot(times, heights, label=label, color=INK, linewidth=width, linestyle=line)
     panel.set_ylim(0, largest * 1.25 / unit)  # room for the title
     _decorate(panel, f"{name}, {format_size(largest)}", unit_name)
 

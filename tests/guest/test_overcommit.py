@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -294,7 +295,7 @@ def test_whatever_people_do_meanwhile_nobody_waits_for_ever(
         for _ in range(150):
             guest = choose.choice(guests)
             acts: list[Callable[[], object]] = [guest.pause, guest.resume, guest.reset, guest.start]
-            acts.append(lambda g=guest: g.set_memory(limit=choose.choice([MIB, 4 * MIB])))  # type: ignore[misc]
+            acts.append(partial(guest.set_memory, limit=choose.choice([MIB, 4 * MIB])))
             if choose.random() < 0.1:
                 acts.append(guest.stop)
             with suppress(EmuvisorError):  # not in this state

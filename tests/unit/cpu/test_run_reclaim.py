@@ -6,6 +6,7 @@ from itertools import count
 import numpy as np
 import pytest
 from cpu_guest import TABLES, identity_map, long, protected, tables
+from page_merging import PageRef, merge
 from run_rig import CODE, DATA, PAGE, Rig, asm
 
 from emuvisor.cpu import _core
@@ -13,7 +14,6 @@ from emuvisor.cpu.exits import ExitReason
 from emuvisor.cpu.vcpu import engine_frames
 from emuvisor.errors import PageLost
 from emuvisor.memory import FramePool, FrameState
-from emuvisor.memory.reclaim import PageRef, merge
 from emuvisor.memory.sharing import PageSharing
 
 

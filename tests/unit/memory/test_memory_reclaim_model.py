@@ -10,11 +10,11 @@ from fake_store import FakeStore
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from page_merging import PageRef, merge
 
 from emuvisor.errors import GuestAddressError, OutOfFrames
 from emuvisor.memory import FramePool, FrameState, GuestMemory
 from emuvisor.memory.pool import RESERVED
-from emuvisor.memory.reclaim import PageRef, merge
 from emuvisor.memory.shared_frames import evictable_shared, send_shared_away
 from emuvisor.memory.stage2 import FRAME_MASK, FRAMED, STORED, in_states
 from emuvisor.units import PAGE_SIZE

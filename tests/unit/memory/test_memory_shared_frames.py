@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from page_merging import PageRef, merge
 
 from emuvisor.memory import FramePool, FrameState, GuestMemory
-from emuvisor.memory.reclaim import COMPARED_PAGES, PageRef, merge
+from emuvisor.memory.reclaim import COMPARED_PAGES
 from emuvisor.units import MIB, PAGE_SIZE
 
 PAGE = PAGE_SIZE

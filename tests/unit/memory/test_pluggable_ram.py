@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from fake_store import FakeStore
+from page_merging import PageRef, merge
 
 from emuvisor.errors import GuestAddressError, UsageError
 from emuvisor.memory import FramePool, FrameState, GuestMemory
-from emuvisor.memory.reclaim import PageRef, merge
 from emuvisor.units import MIB, PAGE_SIZE
 
 RAM = 1 * MIB

@@ -5,11 +5,11 @@ import random
 import numpy as np
 import pytest
 from fake_store import FakeStore
+from page_merging import PageRef, merge
 
 from emuvisor.errors import PageLost
 from emuvisor.memory import FramePool, FrameState, GuestMemory
 from emuvisor.memory.compressed import CompressedStore
-from emuvisor.memory.reclaim import PageRef, merge
 from emuvisor.memory.shared_frames import evictable_shared, send_shared_away
 from emuvisor.units import MIB, PAGE_SIZE
 
