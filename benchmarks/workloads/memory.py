@@ -22,6 +22,7 @@ from benchmarks.harness import BenchmarkError, Contender, Context, Figures, Task
 from benchmarks.page_walk import DATA_ADDRESS, IN_ORDER, SCATTERED, PageWalker, walker_machine
 from benchmarks.working_set import Meter, compile_guest, guest_config
 from emuvisor.cpu.pcpu import Pcpu
+from emuvisor.devices.virtio.balloon import Balloon
 from emuvisor.images.initramfs import BOOT_MARKER
 from emuvisor.machine.machine import Machine
 from emuvisor.memory import FramePool, FrameState, GuestMemory
@@ -294,9 +295,13 @@ def _inflate_and_deflate(guest: Machine, pcpu: Pcpu, pages: int, who: str) -> Fi
     for name, target in ((f"inflating, {who}", pages), (f"deflating, {who}", 0)):
         balloon.target_pages = target
         start = time.perf_counter()
-        _run(guest, pcpu, lambda target=target: balloon.ballooned_pages == target)  # type: ignore[misc]
+        _run(guest, pcpu, partial(_holds, balloon, target))
         figures[name] = pages / (time.perf_counter() - start)
     return figures
+
+
+def _holds(balloon: Balloon, target: int) -> bool:
+    return balloon.ballooned_pages == target
 
 
 def _run(guest: Machine, pcpu: Pcpu, until: Callable[[], bool]) -> None:

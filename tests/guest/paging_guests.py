@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from emuvisor import firmware
 from emuvisor.host import Guest, GuestState, Host
@@ -25,16 +26,16 @@ _ENTRY = b"\xea\x00\x00\x00\x08".ljust(16, b"\0")
 _READER_AT = 0x8000
 
 
-def memtouch(folder: Path, name: str, passes: int = 4, **fields: object) -> GuestConfig:
+def memtouch(folder: Path, name: str, passes: int = 4, **fields: Any) -> GuestConfig:
     """A guest that fills memory and reads it back, `passes` times, and then says PASS."""
     block = struct.pack("<4Q", TOUCHED_AT, TOUCHED, PAGE_SIZE, passes)
     path = folder / f"{name}.bin"
     path.write_bytes(_ENTRY + block.ljust(firmware.PARAMETERS_SIZE, b"\0") + firmware.image("memtouch"))
     flat = FlatConfig(path, firmware.PARAMETERS - len(_ENTRY))
-    return GuestConfig(name=name, board="isa", memory=4 * MIB, flat=flat, **fields)  # type: ignore[arg-type]
+    return GuestConfig(name=name, board="isa", memory=4 * MIB, flat=flat, **fields)
 
 
-def disk_reader(folder: Path, name: str, sectors: int, **fields: object) -> GuestConfig:
+def disk_reader(folder: Path, name: str, sectors: int, **fields: Any) -> GuestConfig:
     """A guest that reads the first `sectors` sectors of its disk to `DMA_AT`, again and again, by DMA: no instruction
     of its own touches them."""
     code = (
@@ -56,7 +57,7 @@ def disk_reader(folder: Path, name: str, sectors: int, **fields: object) -> Gues
         memory=4 * MIB,
         flat=FlatConfig(path, _READER_AT),
         disks=(DiskConfig(disk),),
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,12 +51,12 @@ Config = Callable[..., GuestConfig]
 def config(tmp_path: Path) -> Config:
     """config(name, passes=12, touched=2 MiB, **fields): a guest that fills memory and reads it back, `passes` times."""
 
-    def make(name: str, passes: int = 12, touched: int = TOUCHED, **fields: object) -> GuestConfig:
+    def make(name: str, passes: int = 12, touched: int = TOUCHED, **fields: Any) -> GuestConfig:
         block = struct.pack("<4Q", 0x100000, touched, PAGE_SIZE, passes)
         path = tmp_path / f"{name}.bin"
         path.write_bytes(ENTRY + block.ljust(firmware.PARAMETERS_SIZE, b"\0") + firmware.image("memtouch"))
         flat = FlatConfig(path, firmware.PARAMETERS - len(ENTRY))
-        return GuestConfig(name=name, board="isa", memory=4 * MIB, flat=flat, **fields)  # type: ignore[arg-type]
+        return GuestConfig(name=name, board="isa", memory=4 * MIB, flat=flat, **fields)
 
     return make
 

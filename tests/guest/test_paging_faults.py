@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paging_guests import (
@@ -80,9 +81,9 @@ def swap_of(host: Host) -> tuple[SwapFile, FaultyFile]:
     return swap, faulty
 
 
-def swapping(folder: Path, **fields: object) -> MemoryPolicy:
+def swapping(folder: Path, **fields: Any) -> MemoryPolicy:
     rungs = (SwapRung(), PauseRung())
-    return MemoryPolicy(rungs=rungs, swap=folder / "swap", period_s=0.02, sampling_s=0.02, **fields)  # type: ignore[arg-type]
+    return MemoryPolicy(rungs=rungs, swap=folder / "swap", period_s=0.02, sampling_s=0.02, **fields)
 
 
 def alone(folder: Path, passes: int = 4) -> tuple[str, int, int]:
