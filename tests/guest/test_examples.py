@@ -45,6 +45,7 @@ def run_example(name: str) -> str:
                 "sleepers: asleep: gives 8663 frames: it sleeps",
             ],
         ),
+        ("scheduling_policy.py", ["heavy: weight 300, ran 150 ms", "light: weight 100, ran 50 ms"]),
     ],
 )
 def test_example(name: str, lines: list[str]) -> None:

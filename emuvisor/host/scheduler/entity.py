@@ -1,0 +1,161 @@
+"""A guest as the scheduler sees it."""
+
+from enum import StrEnum
+
+from emuvisor.bus.bucket import TokenBucket
+from emuvisor.host.scheduler.affinity import Affinity
+from emuvisor.host.scheduler.claim import WHOLE, CpuClaim
+
+__all__ = ["MIN_SLICE_NS", "RESERVED", "SHARED", "Entity", "Place"]
+
+NS_PER_US = 1_000
+NS_PER_S = 1_000_000_000
+
+MIN_SLICE_NS = 100_000
+"""Shorter ones cost more than they give."""
+RESERVED, ELSEWHERE, SHARED = 0, 1, 2
+"""Ranks: by its reservation on its home, by its reservation on another pCPU, by the policy."""
+LONGEST_SLICE_NS = 100_000_000
+PACE_SAMPLE_NS = 100_000
+"""Shorter slices say little about a guest's pace."""
+MIN_PACE = 0.001
+
+
+class Place(StrEnum):
+    """Where a guest is."""
+
+    ASLEEP = "asleep"
+    """It does not want to run."""
+    WAITING = "waiting"
+    RUNNING = "running"
+    THROTTLED = "throttled"
+    """It wants to run, and its cap or limit forbids it for now."""
+
+
+class Entity:
+    """One guest. Times are in nanoseconds of the host's clock."""
+
+    __slots__ = (
+        "affinity",
+        "cap",
+        "claim",
+        "distance",
+        "home",
+        "key",
+        "limit",
+        "name",
+        "pace",
+        "place",
+        "queued_ns",
+        "ran_ns",
+        "rank",
+        "reserved",
+        "rest_ns",
+        "since_ns",
+        "slice_ns",
+        "throttled_ns",
+        "ticket",
+        "virtual",
+        "waited_ns",
+    )
+
+    def __init__(self, name: str, claim: CpuClaim, affinity: Affinity, now_ns: int) -> None:
+        self.name = name
+        self.place = Place.ASLEEP
+        self.since_ns = now_ns
+        """When it came to where it is."""
+        self.home = -1
+        """The pCPU whose engine has its code translated, or that keeps its reservation; -1 before there is one."""
+        self.queued_ns = now_ns
+        """When it got in line for the turn that it waits for, or has begun."""
+        self.rest_ns = 0
+        """What is left of that turn."""
+        self.key: float = 0
+        """Its place among those of its rank: the least is first. A deadline when it is reserved, else the policy's."""
+        self.virtual: float = 0
+        """What the policy counts for it."""
+        self.distance: float = 0
+        """What its key is more for other pCPUs than for its home."""
+        self.rank = SHARED
+        """How it was queued last."""
+        self.ticket = 0
+        """Which entry in a queue is its own; older ones are void."""
+        self.ran_ns = self.waited_ns = self.throttled_ns = 0
+        self.pace = 1.0
+        """Bytes of code per nanosecond, lately."""
+        self.cap: TokenBucket | None = None
+        self.limit: TokenBucket | None = None
+        self.reserved: TokenBucket | None = None
+        self.change(claim, affinity, now_ns)
+
+    def change(self, claim: CpuClaim, affinity: Affinity, now_ns: int) -> None:
+        """Another claim, from now on. What its buckets hold or owe stays."""
+        self.claim = claim
+        self.affinity = affinity
+        self.slice_ns = claim.latency_us * NS_PER_US
+        """How long it runs at a time."""
+        period_ns = claim.period_us * NS_PER_US
+        cap = None if claim.cap is None or claim.cap >= WHOLE else claim.cap / WHOLE
+        reserved = claim.reservation / WHOLE or None
+        limit = None if claim.limit is None else claim.limit / NS_PER_S
+        # Both halves of a bucket are worth a slice: what is queued with half of it must not run on more than it has.
+        self.cap = _bucket(self.cap, cap, period_ns, 2 * MIN_SLICE_NS, now_ns)
+        self.reserved = _bucket(self.reserved, reserved, period_ns, 2 * MIN_SLICE_NS, now_ns)
+        self.limit = _bucket(self.limit, limit, period_ns, 0, now_ns)
+
+    @property
+    def allowed(self) -> frozenset[int]:
+        """The pCPUs that may run it."""
+        return self.affinity.allowed
+
+    def charge(self, ran_ns: int, work: int, now_ns: int) -> None:
+        """It ran until `now_ns` for `ran_ns` and retired `work` bytes of code."""
+        self.ran_ns += ran_ns
+        if ran_ns > PACE_SAMPLE_NS:
+            self.pace = max(MIN_PACE, (self.pace + work / ran_ns) / 2)
+        # Taken when it began, so that what fills the buckets while it runs is not lost at their brim.
+        began_ns = now_ns - ran_ns
+        if self.cap is not None:
+            self.cap.take(ran_ns, began_ns)
+        if self.limit is not None:
+            self.limit.take(work, began_ns)
+        if self.reserved is not None:
+            self.reserved.take(ran_ns, began_ns)
+            if self.rank == SHARED and self.reserved.level(now_ns) < 0:
+                self.reserved.forgive()  # what it got beyond its reservation is not taken from it
+
+    def throttled_until(self, now_ns: int) -> int | None:
+        """When its cap and limit let it run: half full again. None: they do."""
+        until = None
+        for bucket in (self.cap, self.limit):
+            if bucket is not None and bucket.level(now_ns) <= 0:
+                until = max(until or now_ns, bucket.when(bucket.burst / 2, now_ns))
+        return until
+
+    def allowance(self, now_ns: int) -> int:
+        """How long it may run at most if it is picked now, by its turn and its buckets."""
+        left: float = self.rest_ns
+        if self.rank != SHARED and self.reserved is not None:
+            left = _lasts_ns(self.reserved, 1.0, now_ns)
+        if self.cap is not None:
+            left = min(left, _lasts_ns(self.cap, 1.0, now_ns))
+        if self.limit is not None:
+            left = min(left, _lasts_ns(self.limit, self.pace, now_ns))
+        return max(MIN_SLICE_NS, int(left))
+
+
+def _lasts_ns(bucket: TokenBucket, pace: float, now_ns: int) -> float:
+    """How long what is in `bucket` lasts for who takes `pace` tokens in a nanosecond, while it fills."""
+    return bucket.level(now_ns) / (pace - bucket.rate) if pace > bucket.rate else float(LONGEST_SLICE_NS)
+
+
+def _bucket(
+    bucket: TokenBucket | None, rate: float | None, period_ns: int, least: int, now_ns: int
+) -> TokenBucket | None:
+    if rate is None:
+        return None
+    burst = max(rate * period_ns, least)
+    if bucket is None:
+        return TokenBucket(rate, burst, now_ns)
+    bucket.change(rate, burst, now_ns)
+    return bucket
