@@ -26,6 +26,7 @@ ADDRESS = {
     "bioscheck": FLAT_ADDRESS,
     "vbe": FLAT_ADDRESS,
     "balloon": FLAT_ADDRESS,
+    "smp": FLAT_ADDRESS,
 }
 TOOLS = ("as", "ld", "objcopy")
 

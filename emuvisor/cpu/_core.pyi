@@ -22,12 +22,15 @@ class Vcpu:
     idle_ns: int
     tsc_origin: int
     host_clock: bool
+    pause_window: int
     halted: bool
     nmi: bool
     event: tuple[int, int, int | None, int] | None
     def __new__(cls, memory: Stage2, handler: Any) -> Self: ...
     @property
     def interrupts_enabled(self) -> bool: ...
+    @property
+    def ready(self) -> bool: ...
     @property
     def running(self) -> bool: ...
     @property

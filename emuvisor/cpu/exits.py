@@ -27,6 +27,8 @@ class ExitReason(IntEnum):
     """The host has no frame for the page that the guest wants; running again tries again."""
     ERROR = 8
     """The engine failed; the guest cannot go on."""
+    PAUSE = 9
+    """A loop around PAUSE has lasted for the vCPU's `pause_window`: it waits, perhaps for a sibling."""
 
 
 @dataclass(frozen=True, slots=True)

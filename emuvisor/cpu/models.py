@@ -135,7 +135,7 @@ class CpuModel:
         return bool(self.extended_edx & ExtendedEdx.LM)
 
     def with_apic(self) -> "CpuModel":
-        """The same processor on a board with a local APIC; its initial APIC ID is 0."""
+        """The same processor on a board with a local APIC; its initial APIC ID is 0. See `topology` for several."""
         return replace(self, edx=self.edx | Leaf1Edx.APIC)
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:

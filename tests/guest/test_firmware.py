@@ -41,6 +41,7 @@ def expected(name: str) -> re.Pattern[str]:
         ("halt", b""),
         ("vmexit", b""),
         ("balloon", b""),
+        ("smp", b""),
     ],
 )
 def test_flat_guest(run_firmware: RunFirmware, name: str, params: bytes) -> None:

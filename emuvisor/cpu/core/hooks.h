@@ -36,6 +36,11 @@ int on_rdtscp(uc_engine *engine, void *data);
 
 /* run.c */
 extern _Thread_local pcpu *pcpu_running; /* whose engine runs in this thread */
+/* The pCPU whose state `env` is; NULL for an engine of somebody else in this process. */
+static inline pcpu *pcpu_of(const cpu_env *env)
+{
+    return pcpu_running && pcpu_running->env == env ? pcpu_running : NULL;
+}
 void on_block(uc_engine *engine, uint64_t address, uint32_t size, void *data);
 
 #endif

@@ -68,9 +68,6 @@ bool msr_all_asked(void) { return asked.rdmsr && asked.wrmsr && asked.read_cr &&
 
 void msr_forget_asked(void) { memset(&asked, 0, sizeof asked); }
 
-/* The pCPU whose state `env` is; NULL for an engine of somebody else in this process. */
-static pcpu *owner(const cpu_env *env) { return pcpu_running && pcpu_running->env == env ? pcpu_running : NULL; }
-
 /* Where the MTRR `index` is kept; NULL when it is none. */
 static uint64_t *mtrr(cpu_env *env, uint32_t index)
 {
@@ -178,7 +175,7 @@ static bool write_own(pcpu *p, uint32_t index, uint64_t value)
 
 static void rdmsr(cpu_env *env)
 {
-    pcpu *p = owner(env);
+    pcpu *p = pcpu_of(env);
     const uint32_t index = (uint32_t)env->regs[R_CX];
     uint64_t value;
     asked.rdmsr = true;
@@ -194,7 +191,7 @@ static void rdmsr(cpu_env *env)
 
 static void wrmsr(cpu_env *env)
 {
-    pcpu *p = owner(env);
+    pcpu *p = pcpu_of(env);
     const uint32_t index = (uint32_t)env->regs[R_CX];
     const uint64_t value = (uint64_t)(uint32_t)env->regs[R_DX] << 32 | (uint32_t)env->regs[R_AX];
     asked.wrmsr = true;
@@ -208,7 +205,7 @@ static void wrmsr(cpu_env *env)
 
 static uint64_t read_cr(cpu_env *env, int number)
 {
-    pcpu *p = owner(env);
+    pcpu *p = pcpu_of(env);
     uint64_t value = 0;
     asked.read_cr = true;
     if (!p || number != CR8)
@@ -220,7 +217,7 @@ static uint64_t read_cr(cpu_env *env, int number)
 
 static void write_cr(cpu_env *env, int number, uint64_t value)
 {
-    pcpu *p = owner(env);
+    pcpu *p = pcpu_of(env);
     asked.write_cr = true;
     if (!p || number != CR8) {
         if (p && number == 0 && ((env->cr[0] ^ value) & (CR0_PE | CR0_PG)))

@@ -13,7 +13,7 @@
 #define DR7_ENABLED 0xffu
 
 const char *const counter_names[COUNTERS] = {
-    "port_read", "port_write",     "mmio_read", "mmio_write", "cpuid",    "rdtsc",     "halt",  "exception",
+    "port_read", "port_write",     "mmio_read", "mmio_write", "cpuid",    "rdtsc",     "halt",  "pause", "exception",
     "page_fault", "soft_interrupt", "interrupt", "syscall",    "tlb_fill", "tlb_flush", "stale", "switch",
 };
 
@@ -43,18 +43,28 @@ void vcpu_unload(vcpu *v)
         unicorn.update_dr7(p->env, 0); /* takes the engine's breakpoints out */
     debug_remove(p);
     v->loaded = NULL;
-    v->memory->engine = -1;
+    v->memory->loaded = NULL;
     set_current(p, NULL);
+}
+
+/* Do the vCPU that `p` holds and its sibling `v` see the same address space? Then what is in the TLB holds for both. */
+static bool translate_alike(const pcpu *p, const vcpu *v)
+{
+    const cpu_env *old = p->env, *new = &v->env;
+    return p->vcpu->memory == v->memory && p->epoch == v->memory->epoch && old->cr[0] == new->cr[0]
+           && old->cr[3] == new->cr[3] && old->cr[4] == new->cr[4] && old->efer == new->efer
+           && old->a20_mask == new->a20_mask && !((old->dr[7] | new->dr[7]) & DR7_ENABLED);
 }
 
 void pcpu_load(pcpu *p, vcpu *v)
 {
     if (p->vcpu == v)
         return;
+    const bool flush = !p->vcpu || !translate_alike(p, v);
     if (p->vcpu)
         vcpu_unload(p->vcpu);
-    if (v->loaded)
-        vcpu_unload(v);
+    if (v->memory->loaded)
+        vcpu_unload(v->memory->loaded);
     const uint64_t dr7 = v->env.dr[7];
     memcpy(p->env, &v->env, sizeof v->env);
     p->env->dr[7] = 0x400;
@@ -71,10 +81,11 @@ void pcpu_load(pcpu *p, vcpu *v)
         v->fpu_changed = false;
     }
     v->loaded = p;
-    v->memory->engine = (int)p->index;
+    v->memory->loaded = v;
     set_current(p, v);
     v->counters[COUNT_SWITCH]++;
-    flush_tlb(p);
+    if (flush)
+        flush_tlb(p);
     debug_install(p);
 }
 

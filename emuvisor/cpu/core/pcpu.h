@@ -17,6 +17,7 @@ enum exit_reason {
     EXIT_STOP,     /* somebody called stop */
     EXIT_MEMORY,   /* the host has no frame for the guest now */
     EXIT_ERROR,    /* the engine failed */
+    EXIT_PAUSE,    /* a loop around PAUSE has lasted for the vCPU's window */
     EXIT_CALLBACK  /* a callback failed: the Python error is set */
 };
 
@@ -29,6 +30,7 @@ enum counter {
     COUNT_CPUID,
     COUNT_RDTSC,
     COUNT_HALT,
+    COUNT_PAUSE,
     COUNT_EXCEPTION,
     COUNT_PAGE_FAULT,
     COUNT_SOFT_INTERRUPT,
@@ -106,8 +108,12 @@ struct vcpu {
     bool running;
     bool failed;    /* a callback failed */
     bool fpu_changed; /* the FPU control words were set from outside */
+    bool spinning;  /* a loop around PAUSE has lasted for the window */
     bool has_event;
     event event;    /* delivery to be repeated */
+    uint64_t pause_window; /* bytes of code that a loop around PAUSE may run; 0: as long as it likes */
+    uint64_t last_pause;   /* the work at the last PAUSE */
+    uint64_t loop_start;   /* the work at the first one of its loop */
     io_access access;
     cpuid_answer cpuid[CPUID_ANSWERS]; /* the owner is asked once: its answers do not change */
     uint64_t counters[COUNTERS];
@@ -177,7 +183,8 @@ struct pcpu {
 const char *pcpu_open(pcpu *p, frames *f, int cpu_model);
 void pcpu_close(pcpu *p);
 
-/* Make `v` the vCPU that `p` holds. Under the GIL: it may have to be taken from another pCPU. */
+/* Make `v` the vCPU that `p` holds. Under the GIL: it, or a sibling of its guest, may have to be taken from another
+ * pCPU. */
 void pcpu_load(pcpu *p, vcpu *v);
 /* Run the loaded vCPU until an exit, for at most `budget` bytes of code. Without the GIL, one thread per pCPU. */
 enum exit_reason pcpu_run(pcpu *p, uint64_t budget);
@@ -188,6 +195,8 @@ void vcpu_unload(vcpu *v);
 void vcpu_sync(vcpu *v);
 /* Something changed that the block hook must look at. Any thread. */
 static inline void vcpu_attention(vcpu *v) { __atomic_store_n(&v->limit, 0, __ATOMIC_RELEASE); }
+/* Would it run: is it not halted, or is there something to deliver that wakes it? Not while it runs. */
+bool vcpu_ready(const vcpu *v);
 /* The guest's time stamp counter: guest time in ns, plus what the guest has added. */
 uint64_t vcpu_tsc(const vcpu *v);
 

@@ -64,6 +64,10 @@ static PyObject *pcpu_run_py(PyObject *o, PyObject *args)
         return NULL;
     }
     Stage2 *memory = (Stage2 *)v->memory;
+    if (memory->s.loaded && memory->s.loaded->running) {
+        PyErr_SetString(PyExc_RuntimeError, "another vCPU of the guest is running");
+        return NULL;
+    }
     self->busy = true;
     Py_INCREF((PyObject *)v);
     pcpu_load(&self->p, &v->v);

@@ -425,6 +425,12 @@ static PyObject *get_interrupts_enabled(PyObject *o, void *unused)
     return PyBool_FromLong(((v->loaded ? v->loaded->env : &v->env)->eflags & FL_IF) != 0);
 }
 
+static PyObject *get_ready(PyObject *o, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(vcpu_ready(&((Vcpu *)o)->v));
+}
+
 static PyObject *get_interrupt(PyObject *o, void *unused)
 {
     (void)unused;
@@ -493,6 +499,7 @@ static PyGetSetDef vcpu_getset[] = {
     {"event", get_event, set_event,
      "the event whose delivery has to be repeated: (vector, kind, error code | None, instruction), or None", NULL},
     {"interrupts_enabled", get_interrupts_enabled, NULL, "RFLAGS.IF", NULL},
+    {"ready", get_ready, NULL, "it would run: it is not halted, or something waits that wakes it", NULL},
     {"access", get_access, NULL, "the last port or MMIO access: (address, value, size, write, mmio)", NULL},
     {"error", get_error, NULL, "what the engine said with EXIT_ERROR", NULL},
     {"tsc", get_tsc, NULL, "the guest's time stamp counter, in ns of guest time", NULL},
@@ -501,6 +508,8 @@ static PyGetSetDef vcpu_getset[] = {
 static PyMemberDef vcpu_members[] = {
     {"work", T_ULONGLONG, offsetof(Vcpu, v.work), 0, "bytes of guest code retired"},
     {"idle_ns", T_ULONGLONG, offsetof(Vcpu, v.idle_ns), 0, "guest time that passed while halted"},
+    {"pause_window", T_ULONGLONG, offsetof(Vcpu, v.pause_window), 0,
+     "bytes of code that a loop around PAUSE may run before run returns; 0: as long as it likes"},
     {"tsc_origin", T_LONGLONG, offsetof(Vcpu, v.tsc_origin), 0, "CLOCK_MONOTONIC in ns at guest time 0"},
     {"host_clock", T_BOOL, offsetof(Vcpu, v.host_clock), 0, "RDTSC follows the host's clock"},
     {"halted", T_BOOL, offsetof(Vcpu, v.halted), 0, "waits for an interrupt"},

@@ -19,16 +19,18 @@ static bool interruptible(const cpu_env *env)
     return (env->eflags & FL_IF) && !(env->hflags & HF_INHIBIT_IRQ);
 }
 
-static bool nmi_deliverable(const pcpu *p)
+static bool nmi_deliverable(const vcpu *v, const cpu_env *env)
 {
-    return p->vcpu->nmi && !(p->env->hflags2 & HF2_NMI) && !(p->env->hflags & HF_INHIBIT_IRQ);
+    return v->nmi && !(env->hflags2 & HF2_NMI) && !(env->hflags & HF_INHIBIT_IRQ);
 }
 
-/* Is there something to deliver? */
-static bool wakes(const pcpu *p)
+/* Is there something to deliver to `v`, whose state is in `env`? */
+static bool wakes(const vcpu *v, const cpu_env *env)
 {
-    return p->vcpu->has_event || nmi_deliverable(p) || (p->vcpu->interrupt && interruptible(p->env));
+    return v->has_event || nmi_deliverable(v, env) || (v->interrupt && interruptible(env));
 }
+
+bool vcpu_ready(const vcpu *v) { return !v->halted || wakes(v, v->loaded ? v->loaded->env : &v->env); }
 
 static void set_limit(pcpu *p)
 {
@@ -41,8 +43,9 @@ static void set_limit(pcpu *p)
 
 static __attribute__((noinline)) void look(pcpu *p, vcpu *v)
 {
-    if (__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE) || v->failed || v->leave || p->debug
-        || p->moved || v->work >= v->budget_end || __atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE) || wakes(p)) {
+    if (__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE) || v->failed || v->leave || v->spinning || p->debug
+        || p->moved || v->work >= v->budget_end || __atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE)
+        || wakes(v, p->env)) {
         p->stopping = true;
         p->block_start = p->block_end = 0;
         if (unicorn.short_code)
@@ -81,7 +84,7 @@ static bool deliver_pending(pcpu *p, bool *ok)
         *ok = deliver(p, &e);
         return true;
     }
-    if (nmi_deliverable(p)) {
+    if (nmi_deliverable(v, p->env)) {
         v->nmi = false;
         v->halted = false;
         p->env->hflags2 |= HF2_NMI;
@@ -178,7 +181,12 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
         }
         if (__atomic_exchange_n(&v->stop, false, __ATOMIC_ACQ_REL))
             return EXIT_STOP;
-        if (v->halted && !wakes(p))
+        if (v->spinning) {
+            v->spinning = false;
+            v->loop_start = v->work; /* its next turn is as long a wait again */
+            return EXIT_PAUSE;
+        }
+        if (v->halted && !wakes(v, p->env))
             return EXIT_HALT;
         if (v->work >= v->budget_end)
             return EXIT_BUDGET;

@@ -90,5 +90,5 @@ void stage2_init(stage2 *s, frames *f, bool (*fault)(stage2 *, uint64_t, bool))
     s->physical.host = host_page;
     s->frames = f;
     s->fault = fault;
-    s->engine = -1;
+    s->loaded = NULL;
 }

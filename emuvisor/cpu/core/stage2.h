@@ -35,7 +35,8 @@ struct stage2 {
     memory_slot slots[STAGE2_SLOTS];
     unsigned count;
     uint64_t epoch; /* grows when a translation that a TLB may hold was taken back */
-    int engine;     /* the engine that runs this guest now, -1 for none */
+    struct vcpu *loaded; /* the vCPU of this guest that an engine holds. One at a time: what another engine translates
+                          * meanwhile would not hear of stores through the first one's TLB */
     /* Give guest frame `gfn` a frame (of its own, for a write). False: not possible now. */
     bool (*fault)(stage2 *memory, uint64_t gfn, bool write);
     uint64_t faults;

@@ -11,6 +11,7 @@
 
 #include "bit_test.h"
 #include "msr.h"
+#include "pause.h"
 #include "relocate.h"
 
 unicorn_api unicorn;
@@ -307,10 +308,11 @@ const char *unicorn_load(const char *path, bool short_code, unicorn_fill *fill)
         || relocate(library, "helper_rdrand_x86_64", (void *)no_random) <= 0)
         return FAIL("libunicorn does not call its internal functions through pointers that can be replaced");
     const char *missing = msr_install(library);
+    if (!missing)
+        missing = pause_install(library);
+    if (!missing)
+        missing = bit_test_install(library);
     if (missing)
         return FAIL("libunicorn has no function %s that can be replaced", missing);
-    const char *fixed = bit_test_install(library);
-    if (fixed)
-        return FAIL("libunicorn has no function %s that can be replaced", fixed);
     return probe();
 }

@@ -32,7 +32,7 @@ CASCADE = 2
 class IsaBoard:
     """Which chip sits where, and which wire goes to which pin."""
 
-    local_apic = None
+    local_apics = None
     display = None
     mouse = None
     pci = None
@@ -43,7 +43,7 @@ class IsaBoard:
         self.memory = w.memory
         self.ports = Bus("port", PORT_SPACE)
         self.mmio = Bus("memory", MMIO_SPACE)
-        self.pic = PicPair(InterruptLine(w.on_intr, "INTR"))
+        self.pic = PicPair(InterruptLine(w.processors[0].on_intr, "INTR"))
         self.isa = IsaLines([[pin] if irq != CASCADE else [] for irq, pin in enumerate(self.pic.lines)])
         self.legacy = LegacyChips(
             w,
@@ -72,7 +72,7 @@ class IsaBoard:
         """There is none."""
         return False
 
-    def acknowledge(self) -> int:
+    def acknowledge(self, _processor: int = 0, /) -> int:
         """The interrupt controller's answer to the processor's acknowledge cycle: a vector."""
         return self.pic.acknowledge()
 

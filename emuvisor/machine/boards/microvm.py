@@ -12,7 +12,6 @@ from emuvisor.bus.irq import InterruptLine, SharedLine
 from emuvisor.devices import sleep_control
 from emuvisor.devices.apic.apic_bus import ApicBus
 from emuvisor.devices.apic.io_apic import IoApic
-from emuvisor.devices.apic.local_apic import LocalApic
 from emuvisor.devices.debug_exit import DebugExit
 from emuvisor.devices.debugcon import DebugConsole
 from emuvisor.devices.pic import PicPair
@@ -26,7 +25,8 @@ from emuvisor.devices.uart import NS16550A
 from emuvisor.devices.virtio.mmio import MMIO_SIZE, VirtioMmio
 from emuvisor.machine.boards import legacy
 from emuvisor.machine.boards.plugins import plug_devices
-from emuvisor.machine.boards.wiring import Wiring, bios_drives
+from emuvisor.machine.boards.processors import make_local_apics
+from emuvisor.machine.boards.wiring import Wiring, bios_drives, bios_meters
 from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.memory_map import BIOS_END
 from emuvisor.machine.tables.install import table_pieces
@@ -68,18 +68,9 @@ class MicrovmBoard:
         self._rom_in_f_segment = False
 
         apic_bus = ApicBus()
-        self.local_apic = LocalApic(
-            clock=w.clock,
-            apic_id=0,
-            bus=apic_bus,
-            on_intr=w.on_intr,
-            on_nmi=w.on_nmi,
-            on_init=w.on_init,
-            on_sipi=lambda _vector: None,  # the only processor is the one that runs
-            extint=self._acknowledge_pic,
-        )
+        self.local_apics = make_local_apics(w, apic_bus, self._acknowledge_pic)
         self.io_apic = IoApic(bus=apic_bus)
-        self.pic = PicPair(self.local_apic.lint0)
+        self.pic = PicPair(self.local_apics[0].lint0)
         self.isa = legacy.IsaLines([self._pins(irq) for irq in range(legacy.ISA_IRQS)])
 
         self.pit = I8254(clock=w.clock, irq=self.isa.input(legacy.IRQ_TIMER, "timer"))
@@ -92,7 +83,13 @@ class MicrovmBoard:
         self.power = PowerManagementControl(on_shutdown=w.on_shutdown)
         self.sleep_control = sleep_control.SleepControl(on_shutdown=w.on_shutdown, on_reset=w.on_reset)
         self.shutdown = ShutdownPort(on_shutdown=w.on_shutdown)
-        self.bios_disk = BiosDisk(w.memory, bios_drives(w.drives), clock=w.clock, on_suspend=w.on_suspend)
+        self.bios_disk = BiosDisk(
+            w.memory,
+            bios_drives(w.drives),
+            clock=w.clock,
+            on_suspend=w.on_suspend,
+            meters=bios_meters(w.drives),
+        )
         self.uarts = [
             NS16550A(
                 name=f"COM{n + 1}",
@@ -121,7 +118,7 @@ class MicrovmBoard:
         for uart, place in zip(self.uarts, legacy.COM, strict=False):
             attach(*place, uart, width=1)
         self.mmio.attach(*IO_APIC, self.io_apic, width=4)
-        self.mmio.attach(*LOCAL_APIC, self.local_apic, width=4)
+        self.mmio.attach(*LOCAL_APIC, self.local_apics, width=4)
         for address, (value, size) in legacy.memory_sizes(w.memory_map).items():
             for i in range(size):
                 self.rtc.set_cmos(address + i, value >> 8 * i & 0xFF)
@@ -175,6 +172,7 @@ class MicrovmBoard:
                 reset_port=first + sleep_control.RESET,
                 reset_value=sleep_control.RESET_VALUE,
             ),
+            cpus=len(w.processors),
             local_apic=LOCAL_APIC[0],
             io_apic=IO_APIC[0],
             isa=(*serial, clock),
@@ -182,9 +180,9 @@ class MicrovmBoard:
             devices=b"".join(device.acpi() for device in self.user_devices if hasattr(device, "acpi")),
         )
 
-    def acknowledge(self) -> int | None:
+    def acknowledge(self, processor: int = 0) -> int | None:
         """The interrupt controller's vector for the interrupt that the processor now takes."""
-        return self.local_apic.acknowledge()
+        return self.local_apics[processor].acknowledge()
 
     def load_roms(self, roms: Sequence[Piece], programs_chipset: bool) -> None:
         """ROMs take the place of RAM; the APIC is in virtual wire mode unless firmware cares for it."""
@@ -192,7 +190,7 @@ class MicrovmBoard:
             self.memory.add_rom(rom.gpa, rom.data)
         self._rom_in_f_segment = any(rom.gpa < BIOS_END and rom.end > F_SEGMENT for rom in roms)
         if not programs_chipset:
-            self.local_apic.set_virtual_wire()
+            self.local_apics[0].set_virtual_wire()
 
     def tables(self) -> list[Piece]:
         """ACPI, MP and SMBIOS tables."""

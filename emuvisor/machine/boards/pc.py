@@ -12,7 +12,6 @@ from emuvisor.bus.irq import InterruptLine
 from emuvisor.devices.acpi_pm import PowerManagement, SmiCommandPort
 from emuvisor.devices.apic.apic_bus import ApicBus
 from emuvisor.devices.apic.io_apic import IoApic
-from emuvisor.devices.apic.local_apic import LocalApic
 from emuvisor.devices.display.vga import PORTS_LENGTH as VGA_PORTS_LENGTH
 from emuvisor.devices.display.vga import Vga
 from emuvisor.devices.display.vga_pci import VgaFunction
@@ -55,6 +54,7 @@ from emuvisor.machine.boards.legacy import (
     reset_chips,
 )
 from emuvisor.machine.boards.plugins import plug_devices
+from emuvisor.machine.boards.processors import make_local_apics
 from emuvisor.machine.boards.wiring import Drive, Wiring
 from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.loaders.uefi import variable_store_size
@@ -196,25 +196,15 @@ class PcBoard:
 
     def _add_interrupt_controllers(self, w: Wiring) -> None:
         self.apic_bus = ApicBus()
-        self.local_apic = LocalApic(
-            clock=w.clock,
-            apic_id=0,
-            bus=self.apic_bus,
-            on_intr=w.on_intr,
-            on_nmi=w.on_nmi,
-            on_init=w.on_init,
-            on_sipi=lambda _vector: None,  # the only processor is the one that runs
-            extint=self._acknowledge_pic,
-        )
+        self.local_apics = make_local_apics(w, self.apic_bus, self._acknowledge_pic)
+        bootstrap = self.local_apics[0]
         self.io_apic = IoApic(bus=self.apic_bus)
-        self.imcr = Imcr(
-            direct=self.local_apic.bypass, lint0=self.local_apic.lint0, through_apic_at_reset=True
-        )
+        self.imcr = Imcr(direct=bootstrap.bypass, lint0=bootstrap.lint0, through_apic_at_reset=True)
         self.pic = PicPair(self.imcr.pic_intr)
         self.isa = IsaLines([self._pins(irq) for irq in range(ISA_IRQS)])
         self.ports.attach(*IMCR, self.imcr, width=1)
         self.mmio.attach(*IO_APIC, self.io_apic, width=4)
-        self.mmio.attach(*LOCAL_APIC, self.local_apic, width=4)
+        self.mmio.attach(*LOCAL_APIC, self.local_apics, width=4)
 
     def _acknowledge_pic(self) -> int:
         return self.pic.acknowledge()
@@ -299,7 +289,13 @@ class PcBoard:
             serial = IDE_SERIAL.format(number)
             if drive.kind == "disk" and drive.image is not None:
                 drives.append(
-                    AtaDisk(disk=drive.image, serial=serial, clock=w.clock, on_suspend=w.on_suspend)
+                    AtaDisk(
+                        disk=drive.image,
+                        serial=serial,
+                        clock=w.clock,
+                        on_suspend=w.on_suspend,
+                        meter=drive.meter,
+                    )
                 )
             else:
                 drives.append(CdRom(disc=drive.image, serial=serial))
@@ -347,7 +343,7 @@ class PcBoard:
             CMOS_BOOT_FLAGS_1: (order[2] << 4, 1),
             CMOS_BOOT_FLAGS_2: (order[1] << 4 | order[0], 1),
             CMOS_DISK_TRANSLATION: (TRANSLATION_LBA, 1),
-            CMOS_PROCESSORS: (w.vcpus - 1, 1),
+            CMOS_PROCESSORS: (len(w.processors) - 1, 1),
         }
 
     def platform(self) -> Platform:
@@ -363,7 +359,7 @@ class PcBoard:
         return Platform(
             memory_map=w.memory_map,
             power=PowerBlock(sci=IRQ_SCI),
-            cpus=w.vcpus,
+            cpus=len(w.processors),
             local_apic=LOCAL_APIC[0],
             io_apic=IO_APIC[0],
             hpet=HPET[0],
@@ -384,9 +380,9 @@ class PcBoard:
 
     # ---- what the machine asks ----
 
-    def acknowledge(self) -> int | None:
+    def acknowledge(self, processor: int = 0) -> int | None:
         """The interrupt controllers' vector for the interrupt that the processor now takes."""
-        return self.local_apic.acknowledge()
+        return self.local_apics[processor].acknowledge()
 
     def load_roms(self, roms: Sequence[Piece], programs_chipset: bool) -> None:
         """Below 1 MiB a ROM shares its addresses with RAM; the attribute map says which of the two is seen."""
@@ -428,7 +424,7 @@ class PcBoard:
         pci_setup.set_power_base(self.power_function, POWER_BASE, IRQ_SCI)
         self.ide.enable()
         self.pic.elcr.write(ELCR_SLAVE, ELCR_LEVEL, 1)
-        self.local_apic.set_virtual_wire()
+        self.local_apics[0].set_virtual_wire()
         self.display.set_text_mode()
 
     def tables(self) -> Sequence[Piece]:

@@ -1,6 +1,6 @@
 """What a board is connected to, and what it offers to the machine that it is the board of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from emuvisor.bus.bus import Bus
 from emuvisor.bus.clock import Clock
 from emuvisor.devices.keyboard import Keyboard
 from emuvisor.devices.storage.blockdevice import BlockDevice
+from emuvisor.devices.storage.meter import DiskMeter
 from emuvisor.devices.uart import NS16550A
 from emuvisor.machine.choices import DiskBus, DiskKind
 from emuvisor.machine.loaders.boot import Piece
@@ -17,12 +18,12 @@ from emuvisor.machine.memory_map import MemoryMap
 from emuvisor.memory import GuestMemory
 
 if TYPE_CHECKING:
-    from emuvisor.devices.apic.local_apic import LocalApic
+    from emuvisor.devices.apic.local_apics import LocalApics
     from emuvisor.devices.display.vga import Vga
     from emuvisor.devices.mouse import Mouse
     from emuvisor.devices.virtio.device import VirtioDevice
 
-__all__ = ["Board", "Drive", "Wiring", "bios_drives"]
+__all__ = ["Board", "Drive", "ProcessorPins", "Wiring", "bios_drives", "bios_meters"]
 
 FIRST_FLOPPY = 0x00
 FIRST_HARD_DISK = 0x80
@@ -36,15 +37,37 @@ class Drive:
     kind: DiskKind
     image: BlockDevice | None
     bus: DiskBus = "ide"
+    meter: DiskMeter = field(default_factory=DiskMeter, compare=False)
+    """Its limits and numbers; the same for every controller that reaches it."""
 
 
 def bios_drives(drives: Sequence[Drive]) -> dict[int, BlockDevice]:
     """The disks by BIOS drive number: floppy disks from 00h, hard disks from 80h."""
-    numbered: dict[int, BlockDevice] = {}
+    return {number: drive.image for number, drive in _numbered(drives) if drive.image is not None}
+
+
+def bios_meters(drives: Sequence[Drive]) -> dict[int, DiskMeter]:
+    """Their limits and numbers, in the same way."""
+    return {number: drive.meter for number, drive in _numbered(drives)}
+
+
+def _numbered(drives: Sequence[Drive]) -> Iterator[tuple[int, Drive]]:
     for kind, first in (("floppy", FIRST_FLOPPY), ("disk", FIRST_HARD_DISK)):
-        images = [drive.image for drive in drives if drive.kind == kind and drive.image is not None]
-        numbered.update(enumerate(images, first))
-    return numbered
+        yield from enumerate(
+            (drive for drive in drives if drive.kind == kind and drive.image is not None), first
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorPins:
+    """A processor as its interrupt controller sees it."""
+
+    on_intr: Callable[[bool], None]
+    """The level of INTR; hears changes only."""
+    on_nmi: Callable[[], None]
+    on_init: Callable[[], None]
+    on_sipi: Callable[[int], None]
+    """A start-up IPI with its vector, to a processor that waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +82,17 @@ class Wiring:
     """A sink for each serial port that the board has, at most four."""
     drives: Sequence[Drive]
     """In the order in which the firmware should try them."""
-    on_intr: Callable[[bool], None]
+    processors: Sequence[ProcessorPins]
+    """The bootstrap processor's first; a board without local APICs has this one only."""
     on_a20: Callable[[bool], None]
     on_reset: Callable[[], None]
     on_shutdown: Callable[[], None]
     on_exit: Callable[[int], None]
     on_debug: Callable[[bytes], None]
-    on_nmi: Callable[[], None]
-    on_init: Callable[[], None]
-    """INIT to the processor, from the local APIC."""
     on_panic: Callable[[], None]
     """The guest's kernel says by pvpanic that it has crashed."""
     on_suspend: Callable[[str], None]
     """A device cannot go on, for the reason given: the host pauses the guest."""
-    vcpus: int = 1
     vga_bios: bytes | None = None
     """The display's expansion ROM; without one the display comes up in text mode 3."""
     option_roms: Sequence[tuple[str, bytes]] = ()
@@ -94,10 +114,10 @@ class Board(Protocol):
     display: "Vga | None"
     keyboard: Keyboard | None
     mouse: "Mouse | None"
-    local_apic: "LocalApic | None"
-    """The boot processor's; without one the processor has none."""
+    local_apics: "LocalApics | None"
+    """The processors'; a board without has one processor."""
 
-    def acknowledge(self) -> int | None:
+    def acknowledge(self, processor: int = 0, /) -> int | None:
         """The interrupt controller's vector for the interrupt that the processor now takes."""
         ...
 

@@ -95,7 +95,7 @@ def structures(platform: Platform) -> Structures:
         _bios(),
         _system(),
         _chassis(),
-        *(_processor(cpu) for cpu in range(platform.cpus)),
+        _processor(platform.cpus),
         _memory_array(memory),
         _memory_device(memory),
         *(_memory_mapped(n, base, length) for n, (base, length) in enumerate(memory.blocks)),
@@ -167,15 +167,16 @@ def _chassis() -> bytes:
     return _structure(CHASSIS, HANDLE_CHASSIS, body, VENDOR)
 
 
-def _processor(cpu: int) -> bytes:
+def _processor(count: int) -> bytes:
+    """One socket with `count` cores, as CPUID has it."""
     voltage = external_clock = serial = asset = part = characteristics = 0
-    cores = enabled = threads = 1
+    cores = enabled = threads = count
     body = struct.pack(
         "<BBBBQBBHHHBBHHHBBBBBBHH", 1, CENTRAL_PROCESSOR, FAMILY_OTHER, 2, 0, 2, voltage, external_clock,
         CLOCK_MHZ, CLOCK_MHZ, SOCKET_POPULATED_ENABLED, UPGRADE_OTHER, NOT_PROVIDED, NOT_PROVIDED,
         NOT_PROVIDED, serial, asset, part, cores, enabled, threads, characteristics, FAMILY_OTHER,
     )  # fmt: skip
-    return _structure(PROCESSOR, HANDLE_PROCESSOR + cpu, body, f"CPU {cpu}", VENDOR)
+    return _structure(PROCESSOR, HANDLE_PROCESSOR, body, "CPU 0", VENDOR)
 
 
 def _memory_array(memory: MemoryMap) -> bytes:

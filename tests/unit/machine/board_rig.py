@@ -7,7 +7,7 @@ from typing import Any
 from emuvisor.bus.clock import VirtualClock
 from emuvisor.devices.pci.function import PciFunction
 from emuvisor.machine.boards.pc import PcBoard
-from emuvisor.machine.boards.wiring import Drive, Wiring
+from emuvisor.machine.boards.wiring import Drive, ProcessorPins, Wiring
 from emuvisor.machine.memory_map import MemoryMap
 from emuvisor.memory import FramePool, GuestMemory
 from emuvisor.units import MIB
@@ -36,7 +36,9 @@ class Disk:
 
 
 class BoardRig:
-    def __init__(self, pool: FramePool, *, drives: Sequence[Drive] = (), **wiring: Any) -> None:
+    def __init__(
+        self, pool: FramePool, *, drives: Sequence[Drive] = (), processors: int = 1, **wiring: Any
+    ) -> None:
         self.log: list[tuple[str, Any]] = []
         self.memory = GuestMemory(pool, ((0, RAM),))
         self.clock = VirtualClock()
@@ -49,22 +51,34 @@ class BoardRig:
                 epoch=datetime(2025, 1, 1, tzinfo=UTC),
                 serial=[lambda data: self.log.append(("serial", data))],
                 drives=drives,
-                on_intr=self._set_intr,
+                processors=[self._pins(number) for number in range(processors)],
                 on_a20=lambda level: self.log.append(("a20", level)),
                 on_reset=lambda: self.log.append(("reset", None)),
                 on_shutdown=lambda: self.log.append(("off", None)),
                 on_exit=lambda code: self.log.append(("exit", code)),
                 on_debug=lambda data: self.log.append(("debug", data)),
-                on_nmi=lambda: self.log.append(("nmi", None)),
-                on_init=lambda: self.log.append(("init", None)),
                 on_panic=lambda: self.log.append(("panic", None)),
                 on_suspend=lambda reason: self.log.append(("suspend", reason)),
                 **wiring,
             )
         )
 
-    def _set_intr(self, level: bool) -> None:
-        self.intr = level
+    def _pins(self, number: int) -> ProcessorPins:
+        """The bootstrap processor's events are logged by their names, the others' with their number."""
+        which = number or None
+
+        def intr(level: bool) -> None:
+            if number:
+                self.log.append(("intr", (number, level)))
+            else:
+                self.intr = level
+
+        return ProcessorPins(
+            on_intr=intr,
+            on_nmi=lambda: self.log.append(("nmi", which)),
+            on_init=lambda: self.log.append(("init", which)),
+            on_sipi=lambda vector: self.log.append(("sipi", (number, vector))),
+        )
 
     def close(self) -> None:
         self.memory.close()

@@ -140,8 +140,8 @@ def test_the_apic_base(build: Build) -> None:
     assert run(machine) is Ending.POWER_OFF
     assert number(machine, DATA, 4) == BASE_AFTER_RESET
     assert number(machine, DATA + 4, 4) == 0xFEE00100
-    assert machine.board.local_apic is not None
-    assert not machine.board.local_apic.enabled
+    assert machine.board.local_apics is not None
+    assert not machine.board.local_apics[0].enabled
 
 
 def test_an_apic_base_elsewhere_is_a_fault(build: Build) -> None:
@@ -161,7 +161,7 @@ def test_task_priority(board: str, read: int, build: Build) -> None:
     )
     assert run(machine) is Ending.POWER_OFF
     assert number(machine, DATA) == read
-    assert machine.board.local_apic is None or machine.board.local_apic.tpr == read << 4
+    assert machine.board.local_apics is None or machine.board.local_apics[0].tpr == read << 4
 
 
 def test_an_nmi_from_the_apic(build: Build) -> None:

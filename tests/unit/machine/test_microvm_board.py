@@ -10,7 +10,7 @@ import pytest
 
 from emuvisor.bus.clock import VirtualClock
 from emuvisor.machine.boards.microvm import MicrovmBoard
-from emuvisor.machine.boards.wiring import Wiring
+from emuvisor.machine.boards.wiring import ProcessorPins, Wiring
 from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.memory_map import MemoryMap
 from emuvisor.machine.tables import aml
@@ -36,14 +36,19 @@ class Bench:
                 epoch=datetime(2025, 1, 1, tzinfo=UTC),
                 serial=[lambda data: self.log.append(f"serial {data!r}")],
                 drives=[],
-                on_intr=self._set_intr,
+                processors=[
+                    ProcessorPins(
+                        on_intr=self._set_intr,
+                        on_nmi=lambda: self.log.append("nmi"),
+                        on_init=lambda: self.log.append("init"),
+                        on_sipi=lambda vector: self.log.append(f"sipi {vector:#x}"),
+                    )
+                ],
                 on_a20=lambda level: self.log.append(f"a20 {level}"),
                 on_reset=lambda: self.log.append("reset"),
                 on_shutdown=lambda: self.log.append("off"),
                 on_exit=lambda code: self.log.append(f"exit {code}"),
                 on_debug=lambda data: self.log.append(f"debug {data!r}"),
-                on_nmi=lambda: self.log.append("nmi"),
-                on_init=lambda: self.log.append("init"),
                 on_panic=lambda: self.log.append("panic"),
                 on_suspend=self.log.append,
                 **wiring,

@@ -150,7 +150,7 @@ def test_power_button_is_heard_by_a_guest_that_enabled_it(rig: BoardRig) -> None
 
 def test_cmos(pool: FramePool) -> None:
     floppy, disk = Drive("floppy", Disk(FLOPPY_SECTORS)), Drive("disk", Disk(4096))
-    rig = BoardRig(pool, drives=[disk, floppy, Drive("floppy", None)], vcpus=1)
+    rig = BoardRig(pool, drives=[disk, floppy, Drive("floppy", None)])
     assert rig.cmos(0x10) == 0x44
     assert rig.cmos(0x14) == 0x47
     assert (rig.cmos(0x3D), rig.cmos(0x38)) == (0x12, 0x00)
@@ -158,6 +158,22 @@ def test_cmos(pool: FramePool) -> None:
     assert rig.cmos(0x39) == 0x55
     assert (rig.cmos(0x15), rig.cmos(0x16)) == (0x80, 0x02)
     assert (rig.cmos(0x17), rig.cmos(0x18)) == (0x00, 0x0C), "3 MiB above the first"
+    rig.close()
+
+
+def test_several_processors(pool: FramePool) -> None:
+    rig = BoardRig(pool, processors=3)
+    assert rig.cmos(0x5F) == 2, "beyond the first"
+    assert rig.board.platform().cpus == 3
+    rig.board.mmio.write(0xFEE00300, 0xC4500, 4)  # INIT to all others
+    rig.board.mmio.write(0xFEE00300, 0xC4609, 4)
+    assert rig.log == [("init", 1), ("init", 2), ("sipi", (1, 9)), ("sipi", (2, 9))]
+    rig.board.local_apics.select(2)
+    assert rig.board.mmio.read(0xFEE00020, 4) == 2 << 24
+    rig.board.mmio.write(0xFEE000F0, 0x1FF, 4)
+    rig.board.mmio.write(0xFEE00300, 0x40044, 4)  # to itself
+    assert rig.log[4:] == [("intr", (2, True))]
+    assert rig.board.acknowledge(2) == 0x44
     rig.close()
 
 
