@@ -15,6 +15,8 @@
                   ports by which a guest shows progress, prints, exits, switches off, resets and panics
     display       VGA with Bochs VBE
     storage       disks and their controllers
+    limits        token buckets of disks and network cards; fair_share: a backend that guests have in common
+    histogram     how long requests take
 
 Collaborators (clock, interrupt lines, sinks, callbacks) are given at construction and again to `restore`. The
 chips are 8 bits wide: attach them with `width=1`, but `shutdown.PowerManagementControl` (2) and

@@ -10,6 +10,7 @@ convert       one disk copied into another (extents: where a disk has data)
 cdimage       an ISO 9660 image
 imagefile     the file below all of these (locks: whose it is; scatter: buffers in pieces)
 thin          what disks were promised, and what the host has
+meter         what a disk may do, and what it did
 biosdisk      the disk controller of emuvisor's own BIOS
 ide           ATA disks and CD-ROM drives behind the PIIX3's IDE controller
 """

@@ -3,8 +3,8 @@
 No chip on a real board works this way; INT 13h of `firmware/bios` is its only intended user. The guest fills
 the registers and writes COMMAND; the controller has done the work when that OUT instruction ends, and STATUS
 tells how it went, in INT 13h's own status codes, so that the BIOS passes it on. Only when the host has no room for a
-write is STATUS BUSY: the guest is paused, and when it goes on the controller tries again. Meanwhile the registers
-cannot be written.
+write is STATUS BUSY (the guest is paused, and when it goes on the controller tries again), and while the disk's limits
+hold the command back. Meanwhile the registers cannot be written.
 
     offset  size  register
     0       1     DRIVE     BIOS drive number: 00h.. floppy disks, 80h.. hard disks
@@ -18,12 +18,15 @@ Registers are read and written at their own offset, in any size up to 4 bytes th
 """
 
 from collections.abc import Callable, Mapping
+from time import perf_counter_ns
 from typing import Protocol, Self
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Number, load_fields, save_fields
+from emuvisor.devices.limits import READ, WRITE
 from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice, host_full_reason, is_host_full
+from emuvisor.devices.storage.meter import DiskMeter
 from emuvisor.errors import GuestAddressError
 
 __all__ = ["MAX_SECTORS", "PORT_COUNT", "BiosDisk", "GuestMemory"]
@@ -55,7 +58,7 @@ DMA_BOUNDARY = 0x09
 CONTROLLER_FAILURE = 0x20
 NOT_READY = 0x80
 BUSY = 0xFF
-"""The command waits for room on the host; no status of INT 13h that this controller has."""
+"""The command waits for room on the host or for its limits; no status of INT 13h that this controller has."""
 
 _DEVICE = "biosdisk"
 _VERSION = 1
@@ -80,7 +83,8 @@ class BiosDisk:
     A command that the guest got wrong, or that the host's disk refuses, ends with a status and a count in
     `errors`, never with an exception. `OutOfFrames` of `memory` does pass through: no register has changed by
     then, so the command can be given again. When the host is full, `on_suspend(reason)` pauses the guest, and a
-    timer of `clock` tries the write again; without both of them it fails.
+    timer of `clock` tries the write again; without both of them it fails. `meters` have the drives' limits, which need
+    the clock, and numbers; a drive without one has none.
     """
 
     def __init__(
@@ -91,8 +95,12 @@ class BiosDisk:
         *,
         clock: Clock | None = None,
         on_suspend: Callable[[str], None] | None = None,
+        meters: Mapping[int, DiskMeter] | None = None,
     ) -> None:
         self.name = name
+        self._meters = dict(meters or {})
+        for meter in self._meters.values():
+            meter.throttle.on_change.append(self._limits_changed)
         self.errors = 0
         self._memory = memory
         self._drives = dict(drives)
@@ -101,12 +109,15 @@ class BiosDisk:
         self._on_suspend = on_suspend
         self.registers = bytearray(PORT_COUNT)
         self.waiting = 0
-        """The command that waits for room on the host; 0 without one."""
+        """The command that waits for room on the host, or for its limits; 0 without one."""
+        self._paid = False
+        """It has its tokens."""
 
     def reset(self) -> None:
         """Clear every register; a command that waits is given up."""
         self.registers[:] = bytes(PORT_COUNT)
         self.waiting = 0
+        self._paid = False
         if self._retry is not None:
             self._retry.cancel()
 
@@ -127,6 +138,7 @@ class BiosDisk:
 
     def _finish(self, status: int) -> None:
         self.registers[STATUS] = status
+        self._paid = self._paid and status == BUSY
         self.errors += status not in (OK, BUSY)
 
     def _field(self, offset: int, size: int) -> int:
@@ -148,6 +160,10 @@ class BiosDisk:
             return SECTOR_NOT_FOUND
         if command == CMD_WRITE and drive.read_only:
             return WRITE_PROTECTED
+        meter = self._meters.get(self.registers[DRIVE])
+        if meter is not None and not self._begins(command, meter, count * SECTOR_SIZE):
+            return BUSY
+        start = perf_counter_ns()
         try:
             if command == CMD_WRITE:
                 drive.write(lba, self._memory.read(buffer, count * SECTOR_SIZE))
@@ -159,7 +175,28 @@ class BiosDisk:
             return DMA_BOUNDARY
         except OSError as error:
             return self._wait(command, drive, error)
+        if meter is not None:
+            (meter.did_write if command == CMD_WRITE else meter.did_read)(count * SECTOR_SIZE, start)
         return OK
+
+    # ---- limits ----
+
+    def _begins(self, command: int, meter: DiskMeter, size: int) -> bool:
+        """Whether the drive's limits allow the command now; if not, it waits until they do."""
+        if self._clock is None or self._paid or not meter.throttle.active:
+            return True
+        now = self._clock.now_ns()
+        until = meter.throttle.admit(WRITE if command == CMD_WRITE else READ, size, now)
+        if until > now:
+            self.waiting = command
+            self._arm(until)
+            return False
+        self._paid = True
+        return True
+
+    def _limits_changed(self) -> None:
+        if self.waiting:
+            self._arm()
 
     # ---- a host that is full ----
 
@@ -171,11 +208,11 @@ class BiosDisk:
         self._on_suspend(host_full_reason(drive, error))
         return BUSY
 
-    def _arm(self) -> bool:
-        """Try again as soon as the guest runs; False without a clock."""
+    def _arm(self, deadline_ns: int | None = None) -> bool:
+        """Try again at `deadline_ns`, or as soon as the guest runs; False without a clock."""
         if self._retry is None or self._clock is None:
             return False
-        self._retry.arm(self._clock.now_ns())
+        self._retry.arm(self._clock.now_ns() if deadline_ns is None else deadline_ns)
         return True
 
     def _try_again(self, _deadline_ns: int) -> None:
@@ -198,12 +235,13 @@ class BiosDisk:
         drives: Mapping[int, BlockDevice],
         clock: Clock | None = None,
         on_suspend: Callable[[str], None] | None = None,
+        meters: Mapping[int, DiskMeter] | None = None,
     ) -> Self:
         """The controller with saved registers, wired to `memory` and `drives`.
 
         Raises SnapshotError for a state that is not this controller's.
         """
-        disk = cls(memory, drives, clock=clock, on_suspend=on_suspend)
+        disk = cls(memory, drives, clock=clock, on_suspend=on_suspend, meters=meters)
         load_fields(disk, state, _DEVICE, _VERSION, _FIELDS)
         if disk.waiting:
             disk._arm()

@@ -7,6 +7,7 @@ chain.py             Chain: what the driver made available, as the device reads 
 queue.py             VirtQueue: what both kinds of ring have in common; the limits that hostile rings meet
 split.py packed.py   the two kinds
 device.py            VirtioDevice: status, negotiation, serving queues; subclass it for a type of device
+throttled.py         requests that wait because of a device's limits
 mmio.py pci.py       the transports
 
 blk.py               block device: section 5.2

@@ -5,23 +5,28 @@ the device writes. Requests are done in order, each before the next is taken, so
 notifications. Data moves between guest memory and the disk without a copy.
 
 A host that is full is no error of the guest's disk: the guest is paused, and the request is done when it goes on.
+Requests that the disk's limits hold back are in flight until they may go on; others may overtake them, which virtio
+allows, so that a limit of one direction does not stop the other.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
+from time import perf_counter_ns
 
 from emuvisor.bus.device import SavedState
-from emuvisor.bus.saved import Fields, Flag, load_fields, save_fields
+from emuvisor.bus.saved import Fields, Flag, load_fields, save_fields, saved_part
+from emuvisor.devices.limits import READ, WRITE
 from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice, host_full_reason, is_host_full
+from emuvisor.devices.storage.meter import DiskMeter, DiskStatistics
 from emuvisor.devices.virtio.chain import Chain, Part, cut
-from emuvisor.devices.virtio.device import Suspend, VirtioDevice
+from emuvisor.devices.virtio.device import Suspend, Transport, VirtioDevice
 from emuvisor.devices.virtio.features import DeviceType, mask_of
-from emuvisor.devices.virtio.queue import BrokenQueue
+from emuvisor.devices.virtio.queue import BrokenQueue, VirtQueue
+from emuvisor.devices.virtio.throttled import ThrottledQueues
 from emuvisor.errors import UsageError
 from emuvisor.units import KIB
 
-__all__ = ["Blk", "BlkFeature", "BlkStatistics", "RequestStatus", "RequestType"]
+__all__ = ["Blk", "BlkFeature", "RequestStatus", "RequestType"]
 
 QUEUE_SIZE = 128
 MOST_QUEUES = 64
@@ -98,19 +103,6 @@ _VERSION = 1
 _FIELDS: Fields = {"write_through": Flag()}
 
 
-@dataclass(slots=True)
-class BlkStatistics:
-    """What a disk has done since the guest was made: requests by kind, bytes, and requests that failed."""
-
-    reads: int = 0
-    writes: int = 0
-    flushes: int = 0
-    discards: int = 0
-    read_bytes: int = 0
-    written_bytes: int = 0
-    errors: int = 0
-
-
 class _Refused(Exception):
     """The request ends with `status` and changes nothing."""
 
@@ -119,14 +111,23 @@ class _Refused(Exception):
 
 
 class Blk(VirtioDevice):
-    """`disk` with 1 to 64 request `queues`; `serial` has at most 20 printable ASCII characters.
+    """`disk` with 1 to 64 request `queues`; `serial` has at most 20 printable ASCII characters. `meter` has the disk's
+    limits and its numbers.
 
     A read-only disk is offered as one. The disk's owner closes it. Raises UsageError.
     """
 
     device_id = DeviceType.BLOCK
 
-    def __init__(self, disk: BlockDevice, *, name: str, serial: str, queues: int = 1) -> None:
+    def __init__(
+        self,
+        disk: BlockDevice,
+        *,
+        name: str,
+        serial: str,
+        queues: int = 1,
+        meter: DiskMeter | None = None,
+    ) -> None:
         if len(serial) > SERIAL_LENGTH or not (serial.isascii() and serial.isprintable()):
             raise UsageError(
                 f"{name}: serial number {serial!r}; a disk's has at most {SERIAL_LENGTH} printable ASCII characters"
@@ -149,7 +150,10 @@ class Blk(VirtioDevice):
         super().__init__(name=name, queue_sizes=[QUEUE_SIZE] * queues, features=features)
         self.disk = disk
         self.serial = serial
-        self.statistics = BlkStatistics()
+        self.meter = meter or DiskMeter()
+        self._throttled = ThrottledQueues(
+            self, self.meter.throttle, self.meter.throttled, lambda _queue, chain: self._handle(chain)
+        )
         self.write_through = False
         """The driver has chosen that a write is on stable storage when it is done."""
         self._requests = {
@@ -160,6 +164,16 @@ class Blk(VirtioDevice):
             RequestType.DISCARD: self._discard,
             RequestType.WRITE_ZEROES: self._write_zeroes,
         }
+
+    @property
+    def statistics(self) -> DiskStatistics:
+        """What the disk has done."""
+        return self.meter.statistics
+
+    def connect(self, transport: Transport) -> None:
+        """Called by the transport that shows the device."""
+        self._throttled.connect(transport.clock)
+        super().connect(transport)
 
     # ---- configuration ----
 
@@ -199,14 +213,38 @@ class Blk(VirtioDevice):
             self.write_through = not data[WRITEBACK - offset]
 
     def quiesced(self) -> None:
-        """Writeback again."""
+        """Writeback again; nothing waits."""
         self.write_through = False
+        self._throttled.forget()
+
+    def queue_reset(self, index: int) -> None:
+        """Nothing of queue `index` waits."""
+        self._throttled.forget(index)
 
     # ---- requests ----
 
     def notified(self, index: int) -> None:
         """The driver has made requests."""
-        self.serve(self.queues[index], self._handle)
+        queue = self.queues[index]
+        if self._throttled.active:
+            self.serve(queue, lambda chain: self._ration(queue, chain))
+        else:
+            self.serve(queue, self._handle)
+
+    def _ration(self, queue: VirtQueue, chain: Chain) -> int | None:
+        """Do a request if its limits allow it now; None when it has to wait."""
+        kind, _, _ = HEADER.unpack(chain.read(0, HEADER.size).ljust(HEADER.size, b"\0"))
+        if kind == RequestType.IN:
+            return self._throttled.handle(queue, chain, READ, max(0, chain.writable_length - STATUS_LENGTH))
+        if kind == RequestType.OUT:
+            return self._throttled.handle(queue, chain, WRITE, max(0, chain.readable_length - HEADER.size))
+        if kind == RequestType.WRITE_ZEROES:
+            _, sectors, _ = RANGE.unpack(chain.read(HEADER.size, RANGE.size).ljust(RANGE.size, b"\0"))
+            size = min(sectors, MAX_WRITE_ZEROES_SECTORS) * SECTOR_SIZE
+            return self._throttled.handle(queue, chain, WRITE, size)
+        if kind == RequestType.DISCARD:
+            return self._throttled.handle(queue, chain, WRITE, 0)
+        return self._handle(chain)
 
     def _handle(self, chain: Chain) -> int:
         """Do a request; returns how many bytes the device has written. Raises Suspend when the host is full."""
@@ -252,20 +290,20 @@ class Blk(VirtioDevice):
         return count
 
     def _read(self, chain: Chain, sector: int) -> None:
+        start = perf_counter_ns()
         length = chain.writable_length - STATUS_LENGTH
         if self._sectors(chain.writable, 0, length, sector):
             self.disk.read_into(sector, chain.writable_views(0, length))
-        self.statistics.reads += 1
-        self.statistics.read_bytes += length
+        self.meter.did_read(length, start)
 
     def _write(self, chain: Chain, sector: int) -> None:
+        start = perf_counter_ns()
         self._must_be_writable()
         length = chain.readable_length - HEADER.size
         if self._sectors(chain.readable, HEADER.size, length, sector):
             self.disk.write_from(sector, chain.readable_views(HEADER.size))
         self._written()
-        self.statistics.writes += 1
-        self.statistics.written_bytes += length
+        self.meter.did_write(length, start)
 
     def _must_be_writable(self) -> None:
         if self.disk.read_only:
@@ -277,8 +315,9 @@ class Blk(VirtioDevice):
             self.disk.flush()
 
     def _flush(self, chain: Chain, sector: int) -> None:
+        start = perf_counter_ns()
         self.disk.flush()
-        self.statistics.flushes += 1
+        self.meter.did_flush(start)
 
     def _get_id(self, chain: Chain, sector: int) -> None:
         if chain.writable_length - STATUS_LENGTH < SERIAL_LENGTH:
@@ -319,22 +358,28 @@ class Blk(VirtioDevice):
         self.statistics.discards += 1
 
     def _write_zeroes(self, chain: Chain, sector: int) -> None:
+        start = perf_counter_ns()
         self._must_be_writable()
         self._must_have(BlkFeature.WRITE_ZEROES)
+        done = 0
         for first, count, flags in self._ranges(
             chain, most=MAX_WRITE_ZEROES_SEG, most_sectors=MAX_WRITE_ZEROES_SECTORS, flags=UNMAP
         ):
             self.disk.write_zeroes(first, count, unmap=bool(flags & UNMAP))
-            self.statistics.written_bytes += count * SECTOR_SIZE
+            done += count * SECTOR_SIZE
         self._written()
-        self.statistics.writes += 1
+        self.meter.did_write(done, start)
 
     # ---- saved state ----
 
     def save_device(self) -> SavedState:
-        """The cache mode; what is on the disk is not part of the device."""
-        return save_fields(self, _DEVICE, _VERSION, _FIELDS)
+        """The cache mode and the tokens; what is on the disk is not part of the device."""
+        tokens = self.meter.throttle.save(self.transport.clock.now_ns())
+        return save_fields(self, _DEVICE, _VERSION, _FIELDS) | {"tokens": tokens}
 
     def load_device(self, state: SavedState) -> None:
         """Take over what `save_device` gave. Raises SnapshotError."""
         load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
+        self._throttled.forget()
+        tokens = saved_part(state, _DEVICE, "tokens")
+        self.meter.throttle.load(tokens, _DEVICE, self.transport.clock.now_ns())

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from contextlib import suppress
 from struct import iter_unpack
+from time import perf_counter_ns
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
-from emuvisor.bus.saved import Data, Fields, Flag, Number
+from emuvisor.bus.saved import OPTIONAL_TIME, Data, Fields, Flag, Number, saved_part
+from emuvisor.devices.limits import READ, WRITE
 from emuvisor.devices.storage.blockdevice import (
     SECTOR_SIZE,
     BlockDevice,
@@ -25,6 +27,7 @@ from emuvisor.devices.storage.ide.identify import (
     identify_disk,
 )
 from emuvisor.devices.storage.ide.registers import Phase
+from emuvisor.devices.storage.meter import DiskMeter
 from emuvisor.units import MIB
 
 __all__ = ["AtaDisk"]
@@ -66,6 +69,7 @@ _FIELDS: Fields = {
     "current_sectors": Number(255, minimum=1),
     "write_cache": Flag(),
     "look_ahead": Flag(),
+    "throttled_since_ns": OPTIONAL_TIME,
 }
 
 
@@ -74,6 +78,7 @@ class AtaDisk(Drive):
 
     When the host has no room for what is written, `on_suspend(reason)` is called, which pauses the guest; the command
     stays busy, and a timer of `clock` tries it again when the guest goes on. Without both of them the command fails.
+    `meter` has the disk's limits and its numbers; what the limits hold back stays busy, too, which needs the clock.
     """
 
     kind = "ata-disk"
@@ -86,8 +91,13 @@ class AtaDisk(Drive):
         serial: str = "EMUVISOR",
         clock: Clock | None = None,
         on_suspend: Callable[[str], None] | None = None,
+        meter: DiskMeter | None = None,
     ) -> None:
         self.disk = disk
+        self.meter = meter or DiskMeter()
+        self.meter.throttle.on_change.append(self._limits_changed)
+        self.throttled_since_ns: int | None = None
+        """When the command under way came to wait for the limits."""
         self._clock = clock
         self._retry = None if clock is None else clock.timer(self._try_again, f"{self.kind}-retry")
         self._on_suspend = on_suspend
@@ -159,6 +169,7 @@ class AtaDisk(Drive):
         super().stop()
         self.gathered.clear()
         self.waiting.clear()
+        self.throttled_since_ns = None
         if self._retry is not None:
             self._retry.cancel()
 
@@ -208,6 +219,31 @@ class AtaDisk(Drive):
             self.position, self.end = lba * SECTOR_SIZE, (lba + count) * SECTOR_SIZE
         return self.position < self.end
 
+    def _begins(self, direction: int) -> bool:
+        """`_range`, and whether the limits allow the command to begin: if not yet, it stays busy until they do."""
+        if not self._range():
+            return False
+        throttle, clock = self.meter.throttle, self._clock
+        if clock is None or not throttle.active:
+            return True
+        now = clock.now_ns()
+        until = throttle.admit(direction, self.end - self.position, now)
+        since = now if self.throttled_since_ns is None else self.throttled_since_ns
+        if until <= now:
+            if self.throttled_since_ns is not None:
+                self.meter.throttled.record(max(0, now - since))
+                self.throttled_since_ns = None
+            return True
+        self.throttled_since_ns = since
+        self.phase = Phase.THROTTLED
+        self.status = r.BSY
+        self._arm(until)
+        return False
+
+    def _limits_changed(self) -> None:
+        if self.phase == Phase.THROTTLED:
+            self._arm()
+
     def _fail_at(self, lba: int, error: int) -> None:
         """End the command with an error of sector `lba`."""
         self._show_address(lba)
@@ -220,10 +256,14 @@ class AtaDisk(Drive):
 
         Unless `whole` is wanted, the sectors before a bad one are delivered first.
         """
+        start = perf_counter_ns()
         try:
-            return self.disk.read(lba, count)
+            data = self.disk.read(lba, count)
         except OSError:
-            self.host_errors += 1
+            self._count_error()
+        else:
+            self.meter.did_read(len(data), start)
+            return data
         good = sectors_that_work(lambda n: self.disk.read(lba, n), count)
         if good and not whole:
             return self.disk.read(lba, good)
@@ -238,6 +278,7 @@ class AtaDisk(Drive):
             return False
         if not self._inside(lba, len(data) // SECTOR_SIZE):
             return False
+        start = perf_counter_ns()
         try:
             self.disk.write(lba, data)
             if not self.write_cache:
@@ -245,14 +286,19 @@ class AtaDisk(Drive):
         except OSError as error:
             if self._wait(error, data):
                 return False
-            self.host_errors += 1
+            self._count_error()
             good = sectors_that_work(
                 lambda n: self.disk.write(lba, data[: n * SECTOR_SIZE]), len(data) // SECTOR_SIZE
             )
             self._fail_at(lba + good, r.ABRT)
             return False
+        self.meter.did_write(len(data), start)
         self.position += len(data)
         return True
+
+    def _count_error(self) -> None:
+        self.host_errors += 1
+        self.meter.statistics.errors += 1
 
     def _inside(self, lba: int, count: int) -> bool:
         """Whether the sectors exist. `_range` has seen to it; a saved state may say something else."""
@@ -274,15 +320,20 @@ class AtaDisk(Drive):
         self._on_suspend(host_full_reason(self.disk, error))
         return True
 
-    def _arm(self) -> bool:
-        """Try again as soon as the guest runs; False without a clock."""
+    def _arm(self, deadline_ns: int | None = None) -> bool:
+        """Try again at `deadline_ns`, or as soon as the guest runs; False without a clock."""
         if self._retry is None or self._clock is None:
             return False
-        self._retry.arm(self._clock.now_ns())
+        self._retry.arm(self._clock.now_ns() if deadline_ns is None else deadline_ns)
         return True
 
     def _try_again(self, _deadline_ns: int) -> None:
-        """The guest goes on."""
+        """The guest goes on, or it is time for a command that had to wait."""
+        if self.phase == Phase.THROTTLED:
+            self.phase = Phase.IDLE
+            self.status = self.ready
+            self.commands.get(self.command, self.abort)()
+            return
         data = bytes(self.waiting[: len(self.waiting) // SECTOR_SIZE * SECTOR_SIZE])
         self.waiting.clear()
         self.status = self.ready | r.DRQ
@@ -299,8 +350,15 @@ class AtaDisk(Drive):
     def load(self, state: SavedState) -> None:
         """Take over what `save` gave. Raises SnapshotError."""
         super().load(state)
-        if self.phase == Phase.HOST_FULL:
+        if self._clock is not None:
+            self.meter.throttle.load(saved_part(state, self.kind, "tokens"), self.kind, self._clock.now_ns())
+        if self.phase in (Phase.HOST_FULL, Phase.THROTTLED):
             self._arm()
+
+    def save(self) -> SavedState:
+        """Registers, settings, the transfer under way, and the tokens; not what is on the disk."""
+        tokens = {} if self._clock is None else self.meter.throttle.save(self._clock.now_ns())
+        return super().save() | {"tokens": tokens}
 
     # ---- PIO ----
 
@@ -342,7 +400,7 @@ class AtaDisk(Drive):
             self.finish()
 
     def _read_sectors(self) -> None:
-        if self._range():
+        if self._begins(READ):
             self._offer_next()
 
     def _read_multiple(self) -> None:
@@ -354,7 +412,7 @@ class AtaDisk(Drive):
     def _write_sectors(self) -> None:
         if self.disk.read_only:
             self.abort()
-        elif self._range():
+        elif self._begins(WRITE):
             self.demand(self._block_sectors() * SECTOR_SIZE)
 
     def _write_multiple(self) -> None:
@@ -366,13 +424,13 @@ class AtaDisk(Drive):
     # ---- DMA ----
 
     def _read_dma(self) -> None:
-        if self._range():
+        if self._begins(READ):
             self.start_dma(Phase.DMA_IN)
 
     def _write_dma(self) -> None:
         if self.disk.read_only:
             self.abort()
-        elif self._range():
+        elif self._begins(WRITE):
             self.start_dma(Phase.DMA_OUT)
 
     def dma_left(self) -> int:
@@ -432,7 +490,7 @@ class AtaDisk(Drive):
         self._raise_interrupt()
 
     def _read_verify(self) -> None:
-        if not self._range():
+        if not self._begins(READ):
             return
         lba, end = self.position // SECTOR_SIZE, self.end // SECTOR_SIZE
         while lba < end:
@@ -475,13 +533,15 @@ class AtaDisk(Drive):
         self.finish()
 
     def _flush_cache(self) -> None:
+        start = perf_counter_ns()
         try:
             self.disk.flush()
         except OSError as error:
             if not self._wait(error):
-                self.host_errors += 1
+                self._count_error()
                 self.abort()
         else:
+            self.meter.did_flush(start)
             self.finish()
 
     def _set_features(self) -> None:
@@ -519,6 +579,7 @@ class AtaDisk(Drive):
         if self.disk.read_only or any(lba + count > self.disk.sectors for lba, count in wanted):
             self.abort()
             return
+        self.meter.statistics.discards += 1
         with suppress(OSError):
             for lba, count in wanted:
                 self.disk.discard(lba, count)
@@ -533,8 +594,9 @@ class AtaDisk(Drive):
         serial: str = "EMUVISOR",
         clock: Clock | None = None,
         on_suspend: Callable[[str], None] | None = None,
+        meter: DiskMeter | None = None,
     ) -> "AtaDisk":
         """The drive as it was saved, on `disk`. Raises SnapshotError."""
-        drive = cls(disk=disk, serial=serial, clock=clock, on_suspend=on_suspend)
+        drive = cls(disk=disk, serial=serial, clock=clock, on_suspend=on_suspend, meter=meter)
         drive.load(state)
         return drive

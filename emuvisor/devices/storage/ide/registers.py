@@ -130,4 +130,6 @@ class Phase:
     """The host writes a command packet to the data register."""
     HOST_FULL = 6
     """A command that changes the disk waits until the host has room for it."""
-    LAST = HOST_FULL
+    THROTTLED = 7
+    """A command waits until the disk's limits allow it to begin."""
+    LAST = THROTTLED

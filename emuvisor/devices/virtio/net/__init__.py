@@ -5,6 +5,7 @@ header     what stands before each frame: checksums and segments that are left t
 filter     which frames the driver wants
 steering   which of several queues a frame is for
 inbox      frames on their way to the driver, from any thread
+meter      its limits and its numbers
 control    the control queue's commands
 device     Net: the device and its queues
 """

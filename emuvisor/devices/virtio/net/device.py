@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from struct import Struct
+from time import perf_counter_ns
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.ethernet import Link
 from emuvisor.bus.saved import Fields, Flag, Number, load_fields, save_fields, saved_part
+from emuvisor.devices.limits import OUT, NicLimits
 from emuvisor.devices.virtio.chain import Chain
-from emuvisor.devices.virtio.device import VirtioDevice
+from emuvisor.devices.virtio.device import Transport, VirtioDevice
 from emuvisor.devices.virtio.features import DeviceType, Status, mask_of
 from emuvisor.devices.virtio.net.control import Control
 from emuvisor.devices.virtio.net.features import (
@@ -25,7 +27,9 @@ from emuvisor.devices.virtio.net.features import (
 from emuvisor.devices.virtio.net.filter import ReceiveFilter
 from emuvisor.devices.virtio.net.header import HEADER_SIZE, BadHeader, make_header, parse_header
 from emuvisor.devices.virtio.net.inbox import Inbox, Waiting
+from emuvisor.devices.virtio.net.meter import NicMeter
 from emuvisor.devices.virtio.queue import BrokenQueue, VirtQueue
+from emuvisor.devices.virtio.throttled import ThrottledQueues
 from emuvisor.errors import OutOfFrames, UsageError
 
 __all__ = ["MAX_QUEUE_PAIRS", "CardDrop", "Net"]
@@ -64,12 +68,14 @@ class CardDrop(StrEnum):
     BAD_LENGTH = "no frame has this length"
     FILTERED = "not wanted by the driver"
     NO_ROOM = "no room, or no driver"
+    LIMITED = "over the card's limit"
     BUFFER_TOO_SHORT = "receive buffer too short"
     NOT_ACCEPTED = "the driver has switched the offload off"
 
 
 class Net(VirtioDevice):
-    """A network card with the address `mac` on `link`.
+    """A network card with the address `mac` on `link`, with `limits`. What the guest sends beyond them waits in its
+    queues; what comes in beyond them waits for a moment, and is dropped if there is too much of it.
 
     `queue_pairs` is how many pairs of queues the driver may use. `call_soon` runs a function in the guest's thread.
     Frames that wait for the driver are not part of a saved state: a network may lose frames.
@@ -84,6 +90,7 @@ class Net(VirtioDevice):
         mac: bytes,
         link: Link,
         queue_pairs: int = 1,
+        limits: NicLimits | None = None,
         call_soon: Callable[[Callable[[], None]], None],
     ) -> None:
         if not 1 <= queue_pairs <= MAX_QUEUE_PAIRS:
@@ -106,7 +113,25 @@ class Net(VirtioDevice):
         self._inbox = Inbox(
             wake=lambda: call_soon(self._fetch), on_link=lambda: call_soon(self.config_changed)
         )
+        self.meter = NicMeter(limits)
+        self.meter.bound(self._inbox)
+        self.meter.throttle.on_change.append(self._limits_changed)
+        self._sending = ThrottledQueues(
+            self,
+            self.meter.throttle,
+            self.meter.throttled,
+            lambda queue, chain: self._transmit(chain, queue.index // 2),
+        )
+        self._turn_of: int | None = None
+        """The pair whose frame is the next to go to the driver, when there are tokens for it."""
         link.attach(self._inbox)
+
+    def connect(self, transport: Transport) -> None:
+        """Called by the transport that shows the device."""
+        self._clock = transport.clock
+        self._receive_timer = transport.clock.timer(self._on_tokens, f"{self.name}-receive")
+        self._sending.connect(transport.clock)
+        super().connect(transport)
 
     # ---- for the host ----
 
@@ -116,6 +141,7 @@ class Net(VirtioDevice):
         counts = Counter(self._dropped)
         counts[CardDrop.FILTERED] += self._inbox.filtered
         counts[CardDrop.NO_ROOM] += self._inbox.overflowed
+        counts[CardDrop.LIMITED] += self._inbox.policed
         return {reason: count for reason, count in counts.items() if count}
 
     def announce(self) -> None:
@@ -149,6 +175,12 @@ class Net(VirtioDevice):
         self.announcing = False
         self.filter = ReceiveFilter(self.mac)
         self._inbox.close()
+        self._sending.forget()
+        self._let_all_receive()
+
+    def queue_reset(self, index: int) -> None:
+        """Nothing of queue `index` waits to be sent."""
+        self._sending.forget(index)
 
     def notified(self, index: int) -> None:
         """Buffers of a receive queue (even), frames of a transmit queue (odd), or commands."""
@@ -156,14 +188,15 @@ class Net(VirtioDevice):
         if self.has(NetFeature.CTRL_VQ) and index == self._control_index:
             self.serve(queue, self._control.handle)
         elif index % 2:
-            pair = index // 2
-            self.serve(queue, lambda chain: self._transmit(chain, pair))
+            self._send(queue)
         else:
             self._fill(index // 2)
 
     def save_device(self) -> SavedState:
         """What the driver has set with the control queue."""
-        return save_fields(self, self.name, _VERSION, _FIELDS) | {"filter": self.filter.save()}
+        tokens = self.meter.throttle.save(self._clock.now_ns())
+        own = {"filter": self.filter.save(), "tokens": tokens}
+        return save_fields(self, self.name, _VERSION, _FIELDS) | own
 
     def load_device(self, state: SavedState) -> None:
         """Take over what `save_device` gave. Raises SnapshotError."""
@@ -171,6 +204,10 @@ class Net(VirtioDevice):
         self.filter = ReceiveFilter.restore(saved_part(state, self.name, "filter"))
         self.pairs = min(self.pairs, self.queue_pairs)
         self.guest_offloads &= self.negotiated
+        tokens = saved_part(state, self.name, "tokens")
+        self.meter.throttle.load(tokens, self.name, self._clock.now_ns())
+        self._sending.forget()
+        self._let_all_receive()
         self._inbox.close()
         if self.status & Status.DRIVER_OK:
             self._open()
@@ -191,6 +228,7 @@ class Net(VirtioDevice):
         """How many pairs of queues the driver uses from now on."""
         self.pairs = pairs
         self._inbox.use_pairs(pairs)
+        self._let_all_receive()
 
     @property
     def _control_index(self) -> int:
@@ -201,9 +239,52 @@ class Net(VirtioDevice):
         self._inbox.accepts = needs_of(self.guest_offloads)
         self._inbox.filter = self.filter
 
+    # ---- limits ----
+
+    def _limits_changed(self) -> None:
+        self.meter.bound(self._inbox)
+        if self._turn_of is not None:
+            self._receive_timer.arm(self._clock.now_ns())
+
+    def _on_tokens(self, _deadline_ns: int) -> None:
+        """There are tokens for the frame that waits; then it is the turn of the other pairs."""
+        first = self._turn_of or 0
+        self._let_all_receive()
+        for pair in range(first, first + self.pairs):
+            self.kick(2 * (pair % self.pairs))
+
+    def _let_all_receive(self) -> None:
+        self._turn_of = None
+        self._inbox.throttled = False
+        self._receive_timer.cancel()
+
+    def _wait_for_tokens(self, pair: int, now_ns: int, *, served: bool) -> None:
+        """The first frame of `pair` has to wait. When others of the pair were `served` in this turn, it is another
+        pair's turn now, if one has frames."""
+        pairs = [(pair + served + i) % self.pairs for i in range(self.pairs)]
+        for candidate in pairs:
+            waiting = self._inbox.first(candidate)
+            if waiting is not None:
+                self._turn_of = candidate
+                self._inbox.throttled = True
+                self._receive_timer.arm(self.meter.ready_ns(waiting[0], now_ns))
+                return
+
     # ---- transmit: section 5.1.6.2 ----
 
+    def _send(self, queue: VirtQueue) -> None:
+        if self._sending.active:
+            self.serve(
+                queue,
+                lambda chain: self._sending.handle(
+                    queue, chain, OUT, max(0, chain.readable_length - HEADER_SIZE)
+                ),
+            )
+        else:
+            self.serve(queue, lambda chain: self._transmit(chain, queue.index // 2))
+
     def _transmit(self, chain: Chain, pair: int) -> int:
+        start = perf_counter_ns()
         if not HEADER_SIZE + ETHERNET_HEADER <= chain.readable_length <= HEADER_SIZE + MAX_FRAME:
             self._dropped[CardDrop.BAD_LENGTH] += 1
             return 0
@@ -220,6 +301,7 @@ class Net(VirtioDevice):
         if self.pairs > 1:
             self._inbox.steering.sent(frame, pair)
         self._link.send(frame, offload)
+        self.meter.sent.record(perf_counter_ns() - start)
         return 0
 
     # ---- receive: section 5.1.6.4 ----
@@ -231,18 +313,31 @@ class Net(VirtioDevice):
             self.kick(2 * pair)
 
     def _fill(self, pair: int) -> None:
-        """Put what waits for `pair` into the driver's buffers, as long as there are some; the rest goes on waiting.
+        """Put what waits for `pair` into the driver's buffers, as long as there are some, and tokens; the rest goes on
+        waiting.
 
         This ends, because the driver makes no new buffers available meanwhile.
         """
-        queue = self.queues[2 * pair]
+        if self._turn_of not in (None, pair):
+            return
+        queue, now, served = self.queues[2 * pair], self._clock.now_ns(), False
         with self.guarded(queue):
-            while (waiting := self._inbox.first(pair)) is not None and self._receive(queue, waiting):
+            while (waiting := self._inbox.first(pair)) is not None:
+                if self.meter.ready_ns(waiting[0], now) > now:
+                    self._wait_for_tokens(pair, now, served=served)
+                    return
+                if not self._receive(queue, waiting):
+                    break
                 self._inbox.done(pair)
+                self.meter.took(waiting[0], now)
+                self.meter.received.record(perf_counter_ns() - waiting[2])
+                served = True
+        if self._turn_of == pair:
+            self._let_all_receive()
 
     def _receive(self, queue: VirtQueue, waiting: Waiting) -> bool:
         """Put one frame into as many buffers as it takes (one without MRG_RXBUF); False if there are too few."""
-        frame, offload = waiting
+        frame, offload, _ = waiting
         if offload is not None and offload.needs & ~self._inbox.accepts:
             self._dropped[CardDrop.NOT_ACCEPTED] += 1
             return True

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter_ns
 
 from emuvisor.bus.ethernet import Offload
 from emuvisor.devices.virtio.net.filter import ReceiveFilter
@@ -15,7 +16,8 @@ BACKLOG_FRAMES = 1024
 BACKLOG_BYTES = 4 * MIB
 """What may wait, all queues together; further frames are dropped."""
 
-Waiting = tuple[bytes, Offload | None]
+Waiting = tuple[bytes, Offload | None, int]
+"""A frame, what is left to do on it, and when it came (time.perf_counter_ns)."""
 
 
 class Inbox:
@@ -39,10 +41,17 @@ class Inbox:
         self.filter: ReceiveFilter | None = None
         """Which frames the driver wants; None while there is no driver."""
         self.steering = Steering()
+        self.max_frames = BACKLOG_FRAMES
+        self.max_bytes = BACKLOG_BYTES
+        """What may wait."""
+        self.throttled = False
+        """What waits does so because of the card's limits."""
         self.filtered = 0
         """Frames that the driver did not want."""
         self.overflowed = 0
         """Frames for which there was no room, or no driver."""
+        self.policed = 0
+        """Frames for which there was no room because of the card's limits."""
 
     def open(self, pairs: int) -> None:
         """Nothing waits, for `pairs` queues. Flows that are steered to a pair beyond come through the first."""
@@ -78,16 +87,17 @@ class Inbox:
                 self.filtered += 1
                 return True
             pairs = len(self._queues)
-            if (
-                wanted is None
-                or not pairs
-                or self._frames >= BACKLOG_FRAMES
-                or self._bytes + size > BACKLOG_BYTES
-            ):
+            if wanted is None or not pairs:
                 self.overflowed += 1
                 return False
+            if self._frames >= self.max_frames or self._bytes + size > self.max_bytes:
+                if self.throttled:
+                    self.policed += 1
+                else:
+                    self.overflowed += 1
+                return False
             pair = self.steering.pair_for(frame) if pairs > 1 else 0
-            self._queues[pair if pair < pairs else 0].append((frame, offload))
+            self._queues[pair if pair < pairs else 0].append((frame, offload, perf_counter_ns()))
             self._frames += 1
             self._bytes += size
             wake, self._woken = not self._woken, True
@@ -114,6 +124,6 @@ class Inbox:
     def done(self, pair: int) -> None:
         """The first frame of queue `pair` waits no more."""
         with self._lock:
-            frame, _ = self._queues[pair].popleft()
+            frame, _, _ = self._queues[pair].popleft()
             self._frames -= 1
             self._bytes -= len(frame)

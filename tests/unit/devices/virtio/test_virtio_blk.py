@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_fakes import FakeDisk, TrimmingDisk, pattern
 
+from emuvisor.devices.storage.meter import DiskStatistics
 from emuvisor.devices.storage.rawdisk import RawDisk, create_raw
 from emuvisor.devices.virtio import blk
-from emuvisor.devices.virtio.blk import Blk, BlkFeature, BlkStatistics
+from emuvisor.devices.virtio.blk import Blk, BlkFeature
 from emuvisor.devices.virtio.blk import RequestStatus as Status
 from emuvisor.devices.virtio.blk import RequestType as Type
 from emuvisor.devices.virtio.features import Feature, mask_of
@@ -158,7 +159,7 @@ def test_reading_and_writing(ring: dict[str, bool]) -> None:
     expected = bytearray(pattern(SECTORS))
     expected[8 * 512 : 10 * 512] = b"a" * 1000 + b"b" * 24
     assert driver.disk.bytes == expected
-    assert driver.device.statistics == BlkStatistics(reads=1, writes=1, read_bytes=1536, written_bytes=1024)
+    assert driver.device.statistics == DiskStatistics(reads=1, writes=1, read_bytes=1536, written_bytes=1024)
 
 
 def test_any_layout_of_the_pieces(driver: BlkDriver) -> None:
@@ -174,7 +175,7 @@ def test_flush(driver: BlkDriver) -> None:
     assert (driver.disk.flushes, driver.device.statistics.flushes) == (1, 1)
     driver.disk.flush_error = OSError(errno.EIO, "Input/output error")
     assert driver.flush() == Status.IOERR
-    assert driver.device.statistics == BlkStatistics(flushes=1, errors=1)
+    assert driver.device.statistics == DiskStatistics(flushes=1, errors=1)
 
 
 def test_the_serial_number(driver: BlkDriver) -> None:
@@ -196,7 +197,7 @@ def test_write_zeroes(driver: BlkDriver) -> None:
     assert driver.write_zeroes((20, 5, blk.UNMAP)) == Status.OK
     assert driver.disk.zeroes == [(10, 5, False), (20, 5, True)]
     assert driver.disk.read(9, 7) == pattern(10)[9 * 512 :] + bytes(5 * 512) + pattern(16)[15 * 512 :]
-    assert driver.device.statistics == BlkStatistics(writes=2, written_bytes=10 * 512)
+    assert driver.device.statistics == DiskStatistics(writes=2, written_bytes=10 * 512)
 
 
 def test_requests_that_do_not_exist(driver: BlkDriver) -> None:
@@ -233,7 +234,7 @@ def test_what_is_not_on_the_disk_is_refused(driver: BlkDriver, sector: int, size
     assert driver.read(sector, *sizes)[1] == Status.IOERR
     assert driver.write(sector, *[b"x" * size for size in sizes]) == Status.IOERR
     assert driver.disk.bytes == pattern(SECTORS)
-    assert driver.device.statistics == BlkStatistics(errors=2)
+    assert driver.device.statistics == DiskStatistics(errors=2)
 
 
 def test_nothing_can_be_moved_anywhere(driver: BlkDriver) -> None:
