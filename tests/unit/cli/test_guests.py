@@ -6,6 +6,7 @@ import pytest
 
 from emuvisor.cli import guests
 from emuvisor.cli.entry import build_parser
+from emuvisor.devices.limits import Rate
 from emuvisor.errors import EmuvisorError
 from emuvisor.images import cache
 from emuvisor.images.cache import Recipe
@@ -71,13 +72,14 @@ def test_a_bios_of_ones_own() -> None:
 
 def test_virtio_devices() -> None:
     (config,) = configs(
-        *("--kernel", "vmlinuz", "--disk", "a.qcow2,format=qcow2,queues=2", "--disk", "b.img,bus=ide"),
+        *("--kernel", "vmlinuz", "--disk", "a.qcow2,format=qcow2,queues=2,read_bytes=1M:2M,shares=7"),
+        *("--disk", "b.img,bus=ide"),
         *("--disk", "c.iso,cdrom", "--disk-bus", "virtio", "--ring", "packed", "--rng", "--balloon"),
         *(
             "--nic",
             "user,forward=tcp:8080:80,forward=udp:53:53",
             "--nic",
-            "lab,mac=52:54:00:00:00:01,queues=2",
+            "lab,mac=52:54:00:00:00:01,queues=2,out_packets=9",
         ),
         *("--share", "docs,docs", "--share", "out,out,writable", "--vsock", "3"),
         *("--console-port", "log", "--input", "tablet"),
@@ -86,13 +88,20 @@ def test_virtio_devices() -> None:
         clock="host",
         kernel=KernelConfig(Path("vmlinuz")),
         disks=(
-            DiskConfig(Path("a.qcow2"), format="qcow2", queues=2, bus="virtio"),
+            DiskConfig(
+                Path("a.qcow2"),
+                format="qcow2",
+                queues=2,
+                bus="virtio",
+                read_bytes=Rate(MIB, 2 * MIB),
+                shares=7,
+            ),
             DiskConfig(Path("b.img"), bus="ide"),
             DiskConfig(Path("c.iso"), kind="cdrom"),
         ),
         nics=(
             NicConfig("user", forwards=("tcp:8080:80", "udp:53:53")),
-            NicConfig("lab", "52:54:00:00:00:01", queues=2),
+            NicConfig("lab", "52:54:00:00:00:01", queues=2, out_packets=Rate(9)),
         ),
         shares=(ShareConfig(Path("docs"), "docs"), ShareConfig(Path("out"), "out", readonly=False)),
         rng=True,
@@ -195,6 +204,11 @@ def test_conflicts(argv: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(EmuvisorError) as error:
         configs(*(str(files.get(word, word)) for word in argv.split()))
     assert str(error.value) == message
+
+
+def test_several_processors() -> None:
+    (guest,) = configs("--disk", "a.img", "--vcpus", "4")
+    assert guest.vcpus == 4
 
 
 def test_the_pool_holds_all_guests_as_far_as_a_pool_goes() -> None:

@@ -9,7 +9,7 @@ import pytest
 import emuvisor
 from emuvisor import errors
 
-HEAVY = ("unicorn", "numpy", "rich", "capstone", "lz4", "zstandard")
+HEAVY = ("unicorn", "numpy", "rich", "capstone", "lz4", "zstandard", "textual")
 HELP_LIMIT_S = 0.2
 
 

@@ -1,0 +1,80 @@
+"""All counters of a host and its guests at one moment."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemoryStatistics
+from emuvisor.host.statistics import GuestStatistics
+
+if TYPE_CHECKING:
+    from emuvisor.host import Guest, Host
+
+__all__ = ["CpuTimes", "GuestSample", "HostSample", "take_sample"]
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """What became of a guest's time, in nanoseconds of the host since the guest was made. They overlap."""
+
+    used: int
+    """On a pCPU."""
+    ready: int
+    """It could have run, and waited for a pCPU."""
+    throttled: int
+    """It could have run, and its cap or limit forbade it."""
+    stolen: int
+    """What of its waiting the guest itself was told as steal time."""
+
+    @classmethod
+    def of(cls, statistics: GuestStatistics) -> "CpuTimes":
+        """The times in `statistics`; 0 for what the host does not count."""
+        return cls(
+            used=statistics.cpu_ns,
+            ready=statistics.waited_ns,
+            throttled=getattr(statistics, "throttled_ns", 0),
+            stolen=getattr(statistics, "stolen_ns", 0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSample:
+    """One guest. `weight` and `cap` (percent of a pCPU; None: none) are its claim to the processor; `weight` is None on
+    a host that knows no weights."""
+
+    statistics: GuestStatistics
+    memory: GuestMemoryStatistics
+    weight: int | None = None
+    cap: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The guest's."""
+        return self.statistics.name
+
+
+@dataclass(frozen=True, slots=True)
+class HostSample:
+    """A host with its guests, at `time` (seconds since 1970) and at `clock_ns` on a clock that is never set back."""
+
+    time: float
+    clock_ns: int
+    pcpus: int
+    memory: HostMemoryStatistics
+    guests: tuple[GuestSample, ...]
+
+
+def take_sample(host: "Host") -> HostSample:
+    """What `host` and its guests have done until now. Guests whose boot image is being loaded are left out."""
+    guests = tuple(_guest_sample(guest) for guest in host.all_guests())
+    return HostSample(time.time(), time.monotonic_ns(), host.pcpus, host.memory.statistics(), guests)
+
+
+def _guest_sample(guest: "Guest") -> GuestSample:
+    claim = getattr(guest, "cpu_claim", None)  # a host whose guests take equal turns knows none
+    return GuestSample(
+        guest.statistics(),
+        guest.memory_statistics(),
+        weight=None if claim is None else claim.weight,
+        cap=None if claim is None else claim.cap,
+    )
