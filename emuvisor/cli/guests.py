@@ -25,7 +25,7 @@ from emuvisor.memory.stage2 import MAX_FRAMES
 from emuvisor.net.config import NetworkConfig
 from emuvisor.units import MIB, PAGE_SIZE
 
-__all__ = ["configs", "networks", "pool_size"]
+__all__ = ["configs", "names_guest", "networks", "pool_size"]
 
 _SOURCES = ("image", "kernel", "flat", "firmware")
 _KERNEL_PARTS = ("initrd", "append", "decompressor")
@@ -36,7 +36,7 @@ _BOOT_OPTIONS = (
     *("nic", "share", "console_port", "input"),
 )
 _VALUES = (
-    *("name", "board", "cpu", "clock", "until", "rng", "balloon", "vsock", "ring"),
+    *("name", "board", "cpu", "vcpus", "clock", "until", "rng", "balloon", "vsock", "ring"),
     *("memory", "memory_max", "memory_reservation", "memory_limit", "memory_shares", "memory_priority"),
 )
 
@@ -56,6 +56,11 @@ def configs(args: argparse.Namespace, default_clock: ClockMode) -> list[GuestCon
         return _from_files(args, values)
     values.setdefault("clock", "host" if args.nic else default_clock)
     return [GuestConfig(**values, **_boot(args))]
+
+
+def names_guest(args: argparse.Namespace) -> bool:
+    """Whether an option says anything of a guest; a timeout alone does not."""
+    return bool(_given(args, (*_BOOT_OPTIONS, *_VALUES, "config")))
 
 
 def networks(path: Path | None, guests: Sequence[GuestConfig]) -> list[NetworkConfig]:

@@ -52,8 +52,8 @@ def parse_compression(text: str) -> tuple[str | None, int]:
     return algorithm or None, limit
 
 
-def add_memory_options(parser: argparse.ArgumentParser) -> None:
-    """Add what happens when guests want more memory than there is, and who is told."""
+def add_memory_options(parser: argparse.ArgumentParser, *, table: bool = True) -> None:
+    """Add what happens when guests want more memory than there is, and who is told; with a live `table`, or not."""
     memory = parser.add_argument_group(
         "when guests want more memory than the host has",
         "see --reservation, --limit, --shares for each guest's part",
@@ -78,9 +78,12 @@ def add_memory_options(parser: argparse.ArgumentParser) -> None:
     )
     memory.add_argument("--no-sharing", action="store_true", help="leave equal pages as they are")
     memory.add_argument("--no-balloon", action="store_true", help="leave the guests' balloons alone")
-    memory.add_argument(
-        "--memory-table", action="store_true", help="show where the memory is, live, below what guests print"
-    )
+    if table:
+        memory.add_argument(
+            "--memory-table",
+            action="store_true",
+            help="show where the memory is, live, below what guests print",
+        )
     memory.add_argument(
         "--memory-record",
         type=Path,

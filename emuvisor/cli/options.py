@@ -2,9 +2,11 @@
 
 import argparse
 from argparse import ArgumentTypeError
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from emuvisor.devices.limits import DiskLimits, NicLimits, Rate
 from emuvisor.errors import UsageError
 from emuvisor.machine.choices import BoardName, DiskBus, FirmwareName, InputKind, RingLayout
 from emuvisor.units import parse_size
@@ -22,8 +24,13 @@ __all__ = [
 
 DISK_FORM = (
     "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
+    "[,LIMIT=RATE[:BURST]]...[,shares=N]"
 )
-NIC_FORM = "NETWORK[,mac=MAC][,queues=N][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]..."
+NIC_FORM = (
+    "NETWORK[,mac=MAC][,queues=N][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]...[,LIMIT=RATE[:BURST]]..."
+)
+DISK_LIMITS = [f.name for f in fields(DiskLimits)]
+NIC_LIMITS = [f.name for f in fields(NicLimits)]
 SHARE_FORM = "FOLDER,TAG[,writable]"
 
 
@@ -31,6 +38,14 @@ def parse_size_option(text: str) -> int:
     """A size such as 256M, in bytes."""
     try:
         return parse_size(text)
+    except UsageError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def _parse_rate(text: str) -> Rate:
+    """A limit such as 10M:64M."""
+    try:
+        return Rate.parse(text)
     except UsageError as error:
         raise ArgumentTypeError(str(error)) from None
 
@@ -49,8 +64,10 @@ def parse_disk(text: str) -> dict[str, Any]:
             disk["overlay"] = value if value == "temporary" else Path(value)
         elif name in ("format", "bus") and value:
             disk[name] = value
-        elif name == "queues" and value.isdecimal():
-            disk["queues"] = int(value)
+        elif name in ("queues", "shares") and value.isdecimal():
+            disk[name] = int(value)
+        elif name in DISK_LIMITS:
+            disk[name] = _parse_rate(value)
         else:
             path = ""
     if not path:
@@ -71,6 +88,8 @@ def parse_nic(text: str) -> dict[str, Any]:
             forwards.append(value)
         elif name == "queues" and value.isdecimal():
             nic["queues"] = int(value)
+        elif name in NIC_LIMITS:
+            nic[name] = _parse_rate(value)
         else:
             network = ""
     if not network:
@@ -142,7 +161,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         type=parse_disk,
         action="append",
         metavar=DISK_FORM,
-        help="an image: a hard disk, CD-ROM or floppy; an overlay takes what is written (repeatable)",
+        help="an image: a hard disk, CD-ROM or floppy; an overlay takes what is written; limits in a second "
+        "are total_, read_ and write_bytes and _iops, such as read_bytes=10M (repeatable)",
     )
     boot.add_argument(
         "--disk-bus", choices=get_args(DiskBus), help="how hard disks are connected that do not say it"
@@ -154,6 +174,7 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     guest = parser.add_argument_group("the guest", "these go before what a configuration says")
     guest.add_argument("--name", help="its name")
     guest.add_argument("--board", choices=get_args(BoardName), help="pc (default), microvm or isa")
+    guest.add_argument("--vcpus", type=int, metavar="N", help="processors: 1 (default) to 8")
     guest.add_argument(
         "--memory", type=parse_size_option, metavar="SIZE", help="such as 256M (default) or 4G"
     )
@@ -214,7 +235,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         type=parse_nic,
         action="append",
         metavar=NIC_FORM,
-        help='a network card on a virtual network; "user" is one of its own with a way out (repeatable)',
+        help='a network card on a virtual network; "user" is one of its own with a way out; limits in '
+        "a second are in_ and out_bytes and _packets, such as in_bytes=1M (repeatable)",
     )
     guest.add_argument(
         "--share",

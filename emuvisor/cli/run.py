@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emuvisor.cli.memory_options import add_memory_options
+from emuvisor.cli.metrics_options import add_metrics_options
 from emuvisor.cli.options import add_guest_options, parse_size_option
 from emuvisor.errors import UsageError
 
@@ -82,6 +83,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         help="print one JSON document at the end, with the console's text in it",
     )
     add_memory_options(parser)
+    add_metrics_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -89,6 +91,7 @@ def execute(args: argparse.Namespace) -> int:
     from emuvisor.cli.guests import configs, networks, pool_size
     from emuvisor.cli.keyboard import Keyboard, stdin_descriptor
     from emuvisor.cli.memory_options import memory_policy
+    from emuvisor.cli.metrics_options import metrics
     from emuvisor.cli.results import document, exit_code
     from emuvisor.cli.screen import Screen
     from emuvisor.cli.session import Session
@@ -120,6 +123,7 @@ def execute(args: argparse.Namespace) -> int:
             from emuvisor.cli.memory_live import memory_table
 
             viewers.enter_context(memory_table(host, screen))
+        viewers.enter_context(metrics(args, host, lambda text: print(f"emuvisor: {text}", file=sys.stderr)))
         for network in networks(args.networks, guests):
             host.add_network(network)
 

@@ -112,7 +112,7 @@ def _state(guest: Guest) -> str:
     """The state for people: "done" is a guest that has switched itself off, "idle" one that sleeps."""
     if guest.outcome is not None:
         return "crashed" if guest.outcome.crashed else "done"
-    return "idle" if guest.wake_at is not None else str(guest.state)
+    return "idle" if guest.is_idle else str(guest.state)
 
 
 class PlainShow:

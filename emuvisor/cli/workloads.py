@@ -17,7 +17,16 @@ from emuvisor.machine.config import DiskConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
 
-__all__ = ["DEMO", "GuestResult", "Show", "Summary", "Workload", "run_workloads"]
+__all__ = [
+    "DEMO",
+    "LASTING",
+    "GuestResult",
+    "Show",
+    "Summary",
+    "Workload",
+    "guest_config",
+    "run_workloads",
+]
 
 TIMEOUT_S = 60
 POOL = 256 * MIB
@@ -50,6 +59,15 @@ DEMO = (
     # seconds
     Workload("halt", "sleeps", (3,), clock="host"),
 )
+
+
+LASTING = (
+    Workload("spin", "computes", (10_000_000, 1_000_000)),
+    Workload("memtouch", "fills memory", (0, 96 * MIB, 64, 1_000_000), memory=128 * MIB),
+    Workload("vmexit", "exits", (10_000_000,)),
+    Workload("halt", "sleeps", (1_000_000,), clock="host"),
+)
+"""The same, for people who look on until they have seen enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,7 @@ def run_workloads(workloads: Sequence[Workload], pcpus: int = 1, show: Show | No
     A guest that takes longer than a minute is given up. Raises UsageError and HostError as Host does.
     """
     with tempfile.TemporaryDirectory() as folder, Host(POOL, pcpus) as host:
-        guests = [(workload, _create(host, workload, Path(folder))) for workload in workloads]
+        guests = [(workload, host.create(guest_config(workload, Path(folder)))) for workload in workloads]
         start = time.monotonic()
         ends: dict[str, float] = {}
         news = threading.Event()
@@ -130,13 +148,16 @@ def run_workloads(workloads: Sequence[Workload], pcpus: int = 1, show: Show | No
         return Summary(results, seconds, pcpus)
 
 
-def _create(host: Host, workload: Workload, folder: Path) -> Guest:
+def guest_config(workload: Workload, folder: Path, timeout_s: float | None = None) -> GuestConfig:
+    """A guest that boots `workload` through the BIOS, from a disk in `folder`."""
     disk = folder / f"{workload.program}.img"
     disk.write_bytes(boot_disk(workload.program, workload.parameter_block()))
-    return host.create(
-        GuestConfig(
-            name=workload.program, memory=workload.memory, clock=workload.clock, disks=(DiskConfig(disk),)
-        )
+    return GuestConfig(
+        name=workload.program,
+        memory=workload.memory,
+        clock=workload.clock,
+        disks=(DiskConfig(disk),),
+        timeout_s=timeout_s,
     )
 
 

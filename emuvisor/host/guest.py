@@ -1,13 +1,17 @@
 """A guest as people handle it: a machine with a name, a state and a life."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from emuvisor.devices.fair_share import MAX_SHARES
+from emuvisor.devices.limits import Rate, Throttle
 from emuvisor.errors import HostError, OutOfFrames, UsageError
 from emuvisor.host.memory.contract import MemoryContract
 from emuvisor.host.memory.statistics import GuestMemoryStatistics
+from emuvisor.host.scheduler.claim import WHOLE, CpuClaim
+from emuvisor.host.scheduler.entity import Entity
 from emuvisor.host.states import GuestState, require
 from emuvisor.host.statistics import GuestStatistics
 from emuvisor.machine.choices import InputKind
@@ -27,10 +31,12 @@ if TYPE_CHECKING:
     from emuvisor.devices.virtio.balloon import Balloon
     from emuvisor.devices.virtio.input import Input
     from emuvisor.devices.virtio.mem import Mem
+    from emuvisor.devices.virtio.net import Net
     from emuvisor.devices.virtio.vsock import Vsock, VsockHost
     from emuvisor.host.host import Host
+    from emuvisor.machine.boards.wiring import Drive
 
-__all__ = ["Guest", "contract_of"]
+__all__ = ["Guest", "contract_of", "cpu_claim_of"]
 
 _T = TypeVar("_T")
 
@@ -47,6 +53,18 @@ def contract_of(config: GuestConfig) -> MemoryContract:
         limit=config.memory_limit,
         shares=config.memory_shares,
         priority=config.memory_priority,
+    )
+
+
+def cpu_claim_of(config: GuestConfig) -> CpuClaim:
+    """What `config` claims of the host's pCPUs. Raises UsageError for impossible numbers."""
+    return CpuClaim(
+        weight=config.cpu_weight,
+        cap=config.cpu_cap,
+        reservation=config.cpu_reservation,
+        limit=config.cpu_limit,
+        affinity=None if config.cpu_affinity is None else frozenset(config.cpu_affinity),
+        latency_us=config.cpu_latency_us,
     )
 
 
@@ -90,14 +108,12 @@ class Guest:
         """Why it got none."""
         self._promised = contract_of(config)
         """What it was promised of the host's memory, with the size that was last asked for."""
-        self.wake_at: float | None = None
-        """Idle until then (time.monotonic seconds)."""
         self._operating = threading.RLock()
         """One operation at a time, also of those on its screen and keys; taken before the host's lock."""
         self.cpu_ns = 0
-        self.waited_ns = 0
-        self.queued_at = 0
         self.slices = 0
+        self.entity: Entity
+        """What the scheduler knows of it."""
 
     # ---- life ----
 
@@ -198,6 +214,46 @@ class Guest:
     def _wake(self) -> None:
         with self.host.lock:
             self.host.wake(self)
+
+    # ---- pCPUs ----
+
+    @property
+    def is_idle(self) -> bool:
+        """It runs, but has nothing to do now."""
+        return self.host.processors.is_napping(self)
+
+    @property
+    def cpu_claim(self) -> CpuClaim:
+        """What it was promised of the host's pCPUs."""
+        return self.entity.claim
+
+    def set_cpu(
+        self,
+        *,
+        weight: int | None = None,
+        cap: float | None = None,
+        reservation: float | None = None,
+        limit: int | None = None,
+        affinity: Collection[int] | None = None,
+        latency_us: int | None = None,
+    ) -> None:
+        """Change its claim to pCPUs while it runs; what is not named stays. A cap of 100, a limit of 0 and an empty
+        affinity are none.
+
+        Raises UsageError for impossible numbers, AdmissionError for a reservation that the host cannot promise.
+        """
+        claim = self.cpu_claim
+        numbers = {"weight": weight, "reservation": reservation, "latency_us": latency_us}
+        changes: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+        if cap is not None:
+            changes["cap"] = None if cap == WHOLE else cap
+        if limit is not None:
+            changes["limit"] = limit or None
+        if affinity is not None:
+            changes["affinity"] = frozenset(affinity) or None
+        with self._operating, self.host.lock:
+            require(self.name, self.state, PRESENT, "use")
+            self.host.processors.change(self, replace(claim, **changes))
 
     # ---- memory ----
 
@@ -417,6 +473,53 @@ class Guest:
         """Ports of the host's that lead to it, with the numbers that they really have."""
         return self.host.networks.forwards(self.name)
 
+    # ---- limits of disks and network cards ----
+
+    def set_disk_limits(self, disk: int | str, **changes: Rate | int | str | None) -> None:
+        """Change limits of a hard disk while the guest runs: `read_bytes="10M:64M"`, `write_iops=100`,
+        `total_bytes=None`, which lifts it; what is not named stays. `disk` is its number among `config.disks`, or its
+        image's name. Raises UsageError for a disk or limit that there is not, and for an impossible rate."""
+        throttle = self._drive(disk).meter.throttle
+        self._change_limits(throttle, changes)
+
+    def set_disk_shares(self, disk: int | str, shares: int) -> None:
+        """Change a hard disk's weight on a backend that the host limits, 1 to 1,000,000. Raises UsageError."""
+        drive = self._drive(disk)
+        if not 1 <= shares <= MAX_SHARES:
+            raise UsageError(f"guest {self.name!r}: {shares} shares; 1 to {MAX_SHARES} are allowed")
+        with self.host.lock:
+            self.host.backends.set_shares(self.name, drive, shares)
+
+    def set_nic_limits(self, nic: int, **changes: Rate | int | str | None) -> None:
+        """Change limits of network card number `nic` while the guest runs: `in_bytes="1M"`, `out_packets=None`; what
+        is not named stays. Raises UsageError."""
+        if not 0 <= nic < len(self._cards):
+            raise UsageError(f"guest {self.name!r} has no network card {nic}; it has {len(self._cards)}")
+        self._change_limits(self._cards[nic].meter.throttle, changes)
+
+    def _change_limits(self, throttle: Throttle, changes: Mapping[str, Rate | int | str | None]) -> None:
+        limits = throttle.limits.changed(changes)
+        self._between_runs(lambda: throttle.change(limits, self.machine.clock.now_ns()))
+
+    def _drive(self, disk: int | str) -> "Drive":
+        """The hard disk with this number or name. Raises UsageError."""
+        for number, drive in enumerate(self.machine.drives):
+            if drive.kind == "disk" and drive.image is not None:
+                path = self.config.disks[number].path
+                if disk in (number, drive.image.name, str(path), path.name):
+                    return drive
+        raise UsageError(f"guest {self.name!r} has no hard disk {disk!r}")
+
+    @property
+    def disks_with_shares(self) -> "list[tuple[Drive, int]]":
+        """Its hard disks, with their weights on the backends."""
+        pairs = zip(self.machine.drives, self.config.disks, strict=True)
+        return [(drive, config.shares) for drive, config in pairs if drive.kind == "disk"]
+
+    @property
+    def _cards(self) -> "list[Net]":
+        return [] if self.machine.virtio is None else self.machine.virtio.nics
+
     # ---- screen, keys, mouse, buttons ----
 
     def screen(self) -> "Screen":
@@ -478,22 +581,29 @@ class Guest:
 
     def statistics(self) -> GuestStatistics:
         """What it has used so far."""
-        machine = self.machine
+        machine, entity = self.machine, self.entity
         return GuestStatistics(
             name=self.name,
             state=self.state,
             reason=self.reason,
-            retired=machine.vcpu.work,
+            retired=sum(vcpu.work for vcpu in machine.vcpus),
             guest_ns=machine.clock.now_ns(),
             cpu_ns=self.cpu_ns,
-            waited_ns=self.waited_ns,
+            waited_ns=entity.waited_ns,
+            throttled_ns=entity.throttled_ns,
+            stolen_ns=entity.waited_ns + entity.throttled_ns,
             slices=self.slices,
             frames=machine.memory.census(),
-            exits=machine.vcpu.counters(),
+            exits=machine.vcpus.counters(),
             disks=[
-                asdict(disk.statistics) for disk in ([] if machine.virtio is None else machine.virtio.disks)
+                {"name": drive.image.name} | drive.meter.as_dict()
+                for drive in machine.drives
+                if drive.kind == "disk" and drive.image is not None
             ],
-            nics=[asdict(port.statistics) for port in self.nics],
+            nics=[
+                asdict(port.statistics) | {"card_dropped": card.dropped, "latency": card.meter.as_dict()}
+                for port, card in zip(self.nics, self._cards, strict=True)
+            ],
             console_bytes=sum(console.written for console in machine.consoles),
             last_line=machine.console.last_line if machine.consoles else "",
         )

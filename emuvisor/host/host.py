@@ -5,18 +5,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from emuvisor.cpu.models import CpuModel
-from emuvisor.cpu.pcpu import Pcpu
+from emuvisor.devices.limits import Rate
 from emuvisor.devices.storage.thin import ThinPool, ThinUsage
 from emuvisor.errors import HostError, UsageError
-from emuvisor.host.guest import Guest, contract_of
+from emuvisor.host.backends import Backends
+from emuvisor.host.guest import Guest, contract_of, cpu_claim_of
 from emuvisor.host.memory.manager import MemoryManager
 from emuvisor.host.memory.policy import MemoryPolicy
 from emuvisor.host.networks import Networks
-from emuvisor.host.run_queue import RunQueue
+from emuvisor.host.pcpus import Pcpus
+from emuvisor.host.scheduler.policies import make_policy
 from emuvisor.host.states import Event, GuestState
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.machine import Activity, Readiness
@@ -26,25 +29,22 @@ from emuvisor.net.config import NetworkConfig
 from emuvisor.net.network import Network
 from emuvisor.units import GIB
 
-__all__ = ["DEFAULT_SLICE", "Host"]
+__all__ = ["Host"]
 
 _T = TypeVar("_T")
 
-DEFAULT_SLICE = 10_000_000
-"""Bytes of guest code that a guest runs before the next one's turn: about 5 ms of host time."""
 MAX_PCPUS = 32
-MAX_SLICE_S = 0.05
-"""Code that rewrites itself all the time runs a thousand times slower; while others wait it must not have a pCPU for
-longer than this. Where a slice ends changes nothing for the guest."""
 MAX_EVENTS = 1000
 DISK_CHECK_S = 2.0
 """How often the host's file systems are looked at for the room that guests' disks were promised."""
 
 
 class Host:
-    """`memory` bytes for all guests together, and `pcpus` threads that run them `slice_work` bytes of code at a time.
+    """`memory` bytes for all guests together, and `pcpus` threads that run them.
 
-    `memory_policy` says what happens when they want more memory than there is.
+    `memory_policy` says what happens when they want more memory than there is. `scheduler` names the policy by which
+    pCPUs are divided: "proportional", "round-robin", "credit", "deadline", or one of an entry point. A guest runs for
+    as long as its claim and the policy say, and at most for `slice_work` bytes of code, if that is given, at a time.
 
     Use it as a context manager, or call `close`. Guests run until they end, are paused or stopped. Raises UsageError
     for impossible numbers, HostError when its swap file cannot be made, EngineError without a usable Unicorn.
@@ -54,20 +54,22 @@ class Host:
         self,
         memory: int = GIB,
         pcpus: int = 1,
-        slice_work: int = DEFAULT_SLICE,
+        slice_work: int | None = None,
         memory_policy: MemoryPolicy | None = None,
+        scheduler: str = "proportional",
     ) -> None:
         if not 1 <= pcpus <= MAX_PCPUS:
             raise UsageError(f"a host has 1 to {MAX_PCPUS} pCPUs, not {pcpus}")
-        if slice_work < 1:
+        if slice_work is not None and slice_work < 1:
             raise UsageError(f"a slice of {slice_work} bytes of code is none")
         self.pool = FramePool(memory)
         self.pcpus = pcpus
-        self.slice_work = slice_work
         self.guests: dict[str, Guest] = {}
         self.networks = Networks()
         self.disks = ThinPool(on_warning=self._warn)
         """What guests' disks were promised and use of the host's file systems."""
+        self.backends = Backends()
+        """The file systems that guests' disks have in common, with their limits."""
         self.warnings: list[Callable[[str], None]] = []
         """Who hears what people should see to, such as a file system that fills up."""
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
@@ -78,17 +80,19 @@ class Host:
         """Notified when a guest's state changes or it left a pCPU that somebody wants it off."""
         self._making = threading.Lock()
         """One guest is made at a time."""
-        self._work = [threading.Condition(self.lock) for _ in range(pcpus)]
-        """Each pCPU's: notified when a guest has entered a run queue that this one should see to."""
-        self._waiting: set[int] = set()
-        """pCPUs that sleep."""
-        self._coming: set[int] = set()
-        """pCPUs that will look for a guest in a moment: they have been woken, or a slice of theirs ends."""
-        self._queue = RunQueue(pcpus)
-        self._idle: set[str] = set()
+        self.processors = Pcpus(
+            pcpus,
+            make_policy(scheduler, pcpus),
+            pool=self.pool,
+            lock=self.lock,
+            changed=self.changed,
+            put_back=self._put_back,
+            slice_work=slice_work,
+        )
+        """Which guest runs where."""
         self._starving: set[str] = set()
         """Guests that run but for a frame: the memory manager looks for one."""
-        self._threads: list[threading.Thread] = []
+        self._disk_watch: threading.Thread | None = None
         self._closing = False
         self._closed = threading.Event()
         self.memory = MemoryManager(self, memory_policy or MemoryPolicy())
@@ -105,8 +109,9 @@ class Host:
     def create(self, config: GuestConfig) -> Guest:
         """A guest by `config`, not started.
 
-        Raises UsageError when its name is taken or a network is not there, AdmissionError when its memory cannot be
-        promised, ConfigError and ImageError for what it is made of, HostError when the host has no memory for that.
+        Raises UsageError when its name is taken or a network is not there, AdmissionError when its memory or
+        pCPUs cannot be promised, ConfigError and ImageError for what it is made of, HostError when the host has no
+        memory for that.
         """
         with self._making:
             with self.lock:
@@ -123,10 +128,13 @@ class Host:
                     raise HostError(f"guest {config.name!r}: the host has no memory for it") from None
                 raise
             with self.lock:
+                guest.entity = self.processors.add(guest, cpu_claim_of(config))
                 self.guests[config.name] = guest
                 guest.memory.stores = self.memory.stores
                 for image in guest.machine.images:
                     self.disks.add(image)
+                if not guest.deterministic:
+                    self.backends.add(config.name, guest.disks_with_shares)
             return guest
 
     def close(self) -> None:
@@ -135,13 +143,13 @@ class Host:
             self._closing = True
             self._closed.set()
             for guest in self.guests.values():
-                guest.machine.vcpu.stop()
-            for work in self._work:
-                work.notify_all()
+                guest.machine.stop()
+            self.processors.end()
             self.changed.notify_all()
         self.memory.stop()
-        for thread in self._threads:
-            thread.join()
+        self.processors.join()
+        if self._disk_watch is not None:
+            self._disk_watch.join()
         guests = list(self.guests.values())
         with self.lock:
             for guest in guests:
@@ -155,6 +163,25 @@ class Host:
         """A virtual network that guests' cards can name. Raises UsageError when its name is taken, HostError when it
         cannot have its uplink."""
         return self.networks.add(config)
+
+    def set_backend_limit(
+        self,
+        path: Path | str,
+        *,
+        bytes: Rate | int | str | None = None,
+        iops: Rate | int | str | None = None,
+    ) -> None:
+        """Limit what all guests on the host's clock together read from and write to their disks on the file system
+        that `path` is on, in a second; they divide it by `DiskConfig.shares`. What is not named has no limit.
+
+        Raises UsageError for a path that there is not, and for an impossible rate.
+        """
+        limits = Rate.of(bytes), Rate.of(iops)
+        with self.lock:
+            for name in self.backends.set_limit(Path(path), *limits):
+                guest = self.guests.get(name)
+                if guest is not None:
+                    self.between_runs(guest, partial(self.backends.connect, name))
 
     # ---- for Guest: all under the lock ----
 
@@ -177,47 +204,23 @@ class Host:
         self._enqueue(guest)
 
     def start_threads(self) -> None:
-        """One for each pCPU and one that watches them, before the first guest runs.
-
-        Raises HostError where the host gives no more threads; what is missing is tried again the next time.
-        """
-        while len(self._threads) <= self.pcpus:
-            number = len(self._threads)
-            if number < self.pcpus:
-                thread = threading.Thread(
-                    target=self._pcpu_thread, args=(number,), name=f"pcpu{number}", daemon=True
-                )
-            else:
-                thread = threading.Thread(target=self._watch_slices, name="slices", daemon=True)
+        """Before the first guest runs. Raises HostError where the system gives no more threads."""
+        self.processors.start()
+        if self._disk_watch is None:
+            thread = threading.Thread(target=self._watch_disks, name="disks", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
                 raise HostError(f"the host gives no thread for {thread.name}") from None
-            self._threads.append(thread)
+            self._disk_watch = thread
 
     def _enqueue(self, guest: Guest) -> None:
-        guest.wake_at = None
-        guest.queued_at = time.perf_counter_ns()
-        self._idle.discard(guest.name)
         self._starving.discard(guest.name)
-        pcpu = self._queue.add(guest.name, guest.pcpu)
-        if pcpu not in self._waiting:
-            if not self._waiting or len(self._queue) <= len(self._coming):
-                return
-            pcpu = min(self._waiting)
-        self._waiting.remove(pcpu)
-        self._coming.add(pcpu)
-        self._work[pcpu].notify()
+        self.processors.queue(guest)
 
     def take_off(self, guest: Guest) -> None:
         """Out of the queues, and off its pCPU if it is on one."""
-        guest.leaving += 1
-        while guest.on_pcpu:
-            guest.machine.vcpu.stop()
-            self.changed.wait()
-        guest.leaving -= 1
-        self._queue.remove(guest.name)
-        self._idle.discard(guest.name)
+        self.processors.take_off(guest)
         self._starving.discard(guest.name)
 
     def between_runs(self, guest: Guest, function: Callable[[], _T]) -> _T:
@@ -231,7 +234,7 @@ class Host:
 
     def wake(self, guest: Guest) -> None:
         """Something happened that an idle guest may have been waiting for."""
-        if guest.name in self._idle:
+        if self.processors.is_napping(guest):
             self._enqueue(guest)
 
     def forget(self, guest: Guest) -> int:
@@ -239,8 +242,10 @@ class Host:
         free = self.pool.free
         for image in guest.machine.images:
             self.disks.remove(image)
+        self.backends.remove(guest.name)
         guest.machine.close()
-        self.guests.pop(guest.name, None)
+        if self.guests.pop(guest.name, None) is not None:
+            self.processors.remove(guest)
         self.set_state(guest, GuestState.GONE, "deleted")
         self.memory.changed()
         return self.pool.free - free
@@ -337,97 +342,12 @@ class Host:
 
     # ---- the pCPU threads ----
 
-    def _pcpu_thread(self, number: int) -> None:
-        engines: dict[int, Pcpu] = {}
-        guest = self._next(number)
-        while guest is not None:
-            activity: Activity | None = None
-            failure = ""
-            start = time.perf_counter_ns()
-            guest.waited_ns += start - guest.queued_at
-            try:
-                engine = self._engine(engines, guest.machine.model)
-                activity = guest.machine.run_slice(engine, self.slice_work)
-            except Exception as error:  # a device failed: its guest is lost, the others are not
-                failure = str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
-            guest.cpu_ns += time.perf_counter_ns() - start
-            guest.slices += 1
-            with self.lock:
-                guest.on_pcpu = False
-                self._coming.add(number)
-                if activity is None:
-                    self._ended(guest, Outcome(Ending.ENGINE, message=failure))
-                else:
-                    self._put_back(guest, activity)
-                if guest.leaving:
-                    self.changed.notify_all()
-                if self.pool.free < self.memory.wake_below:
-                    self.memory.wake()
-                # Under the same lock: what is queued here meanwhile would be taken over by another pCPU.
-                guest = self._next(number)
-
-    def _engine(self, engines: dict[int, Pcpu], model: CpuModel) -> Pcpu:
-        """This thread's engine with the instructions of `model`."""
-        if model.engine not in engines:
-            engines[model.engine] = Pcpu(self.pool, model)
-        return engines[model.engine]
-
-    def _next(self, number: int) -> Guest | None:
-        """The guest to run now on pCPU `number`; waits for one. None when the host closes."""
-        with self.lock:
-            while not self._closing:
-                self._coming.discard(number)
-                wait = self._wake_sleepers()
-                name = self._queue.pick(number, self._coming)
-                if name is not None:
-                    guest = self.guests[name]
-                    guest.pcpu = number
-                    guest.on_pcpu = True
-                    guest.on_pcpu_since = time.monotonic()
-                    return guest
-                self._waiting.add(number)
-                self._work[number].wait(wait)
-                self._waiting.discard(number)
-            return None
-
-    def _watch_slices(self) -> None:
-        """End slices that take too long while another guest waits, and look after the disks' room."""
-        disks_checked = time.monotonic()
-        while not self._closed.wait(MAX_SLICE_S):
-            with self.lock:
-                if time.monotonic() - disks_checked >= DISK_CHECK_S:
-                    disks_checked = time.monotonic()
-                    self._check_disks()
-                if not len(self._queue):
-                    continue
-                late = time.monotonic() - MAX_SLICE_S
-                for guest in self.guests.values():
-                    if guest.on_pcpu and guest.on_pcpu_since < late:
-                        guest.machine.vcpu.stop()
-
-    def _check_disks(self) -> None:
-        with suppress(OSError):  # a file system that is gone shows where a guest uses it
-            self.disks.check()
-
-    def _warn(self, usage: ThinUsage) -> None:
-        self.warn(str(usage))
-
-    def _wake_sleepers(self) -> float | None:
-        """Queue the idle guests whose time has come; returns the seconds until the next one's."""
-        now = time.monotonic()
-        nearest: float | None = None
-        for name in list(self._idle):
-            wake_at = self.guests[name].wake_at
-            if wake_at is None:
-                continue
-            if wake_at <= now:
-                self._enqueue(self.guests[name])
-            elif nearest is None or wake_at < nearest:
-                nearest = wake_at
-        return None if nearest is None else nearest - now
-
-    def _put_back(self, guest: Guest, activity: Activity) -> None:
-        if activity.readiness is Readiness.ENDED:
+    def _put_back(self, guest: Guest, activity: Activity | None, failure: str) -> bool:
+        """It has left its pCPU; returns whether it wants to go on."""
+        wants = False
+        if activity is None:
+            self._ended(guest, Outcome(Ending.ENGINE, message=failure))
+        elif activity.readiness is Readiness.ENDED:
             assert guest.machine.outcome is not None
             self._ended(guest, guest.machine.outcome)
         elif activity.readiness is Readiness.STARVED:
@@ -440,12 +360,25 @@ class Host:
         elif guest.leaving:
             pass  # whoever takes it off decides what becomes of it
         elif activity.readiness is Readiness.RUNNABLE or guest.console_waits or guest.machine.has_calls:
-            self._enqueue(guest)
+            wants = True
         else:
-            self._idle.add(guest.name)
+            wake_ns = None
             if activity.wake_ns is not None:
                 delay_ns = max(0, activity.wake_ns - guest.machine.clock.now_ns())
-                guest.wake_at = time.monotonic() + delay_ns / 1e9
+                wake_ns = time.perf_counter_ns() + delay_ns
+            self.processors.nap(guest, wake_ns)
+        if self.pool.free < self.memory.wake_below:
+            self.memory.wake()
+        return wants
+
+    def _watch_disks(self) -> None:
+        """The thread that looks after the disks' room."""
+        while not self._closed.wait(DISK_CHECK_S):
+            with self.lock, suppress(OSError):  # a file system that is gone shows where a guest uses it
+                self.disks.check()
+
+    def _warn(self, usage: ThinUsage) -> None:
+        self.warn(str(usage))
 
     def _ended(self, guest: Guest, outcome: Outcome) -> None:
         guest.outcome = outcome

@@ -21,15 +21,19 @@ class GuestStatistics:
     """Host time on a pCPU."""
     waited_ns: int
     """Host time in a run queue."""
+    throttled_ns: int
+    """Host time in which it wanted a pCPU, and its cap or limit forbade it."""
+    stolen_ns: int
+    """Host time in which it wanted a pCPU and had none, for whatever reason."""
     slices: int
     frames: dict[str, int]
     """Guest frames by state."""
     exits: dict[str, int]
     """VM exits and other events by kind."""
     disks: list[dict[str, Any]]
-    """What each disk at virtio did."""
+    """What each hard disk did, and how long it took: `latency` has summaries of histograms."""
     nics: list[dict[str, Any]]
-    """What passed each network card, and what was dropped, by reason."""
+    """What passed each network card, what was dropped, by reason, and how long it took."""
     console_bytes: int
     last_line: str
 

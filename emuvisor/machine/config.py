@@ -3,11 +3,13 @@
 import hashlib
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
+from emuvisor.devices.fair_share import DEFAULT_SHARES, MAX_SHARES
+from emuvisor.devices.limits import DiskLimits, NicLimits, Rate
 from emuvisor.errors import ConfigError
 from emuvisor.machine.choices import (
     BoardName,
@@ -38,7 +40,7 @@ __all__ = [
 DEFAULT_EPOCH_S = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
 """Where a virtual clock starts: a fixed day, so that every run is the same."""
 EPOCH_END_S = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
-MAX_VCPUS = 1
+MAX_VCPUS = 8
 MAX_SERIAL_PORTS = 4
 MAX_IDE_DRIVES = 4
 MAX_FLOPPIES = 2
@@ -113,6 +115,9 @@ class DiskConfig:
     `format` is "raw" or "qcow2"; None goes by the file's name. `overlay` keeps the image as it is: what the guest
     writes goes to this file, made when it does not exist, or with "temporary" is forgotten with the guest. `bus` says
     how a hard disk is connected: "ide" or "virtio"; None is what the board has, IDE first. `queues`: a virtio disk's.
+
+    A hard disk can have limits of bytes and operations in a second, by direction or in total, each with a burst
+    (`devices.limits.Rate`). `shares` is its weight against other guests' disks on a backend that the host limits.
     """
 
     path: Path
@@ -122,6 +127,13 @@ class DiskConfig:
     format: DiskFormat | None = None
     bus: DiskBus | None = None
     queues: int = 1
+    total_bytes: Rate | None = None
+    read_bytes: Rate | None = None
+    write_bytes: Rate | None = None
+    total_iops: Rate | None = None
+    read_iops: Rate | None = None
+    write_iops: Rate | None = None
+    shares: int = DEFAULT_SHARES
 
     def __post_init__(self) -> None:
         _check_choice("disks.kind", self.kind, get_args(DiskKind))
@@ -133,10 +145,19 @@ class DiskConfig:
         if self.overlay is not None and (self.readonly or self.kind != "disk"):
             what = "a read-only disk" if self.kind == "disk" else f"a {self.kind}"
             raise ConfigError(f"disks.overlay: {what} has none")
+        _check_range("disks.shares", self.shares, 1, MAX_SHARES)
         if self.kind != "disk":
+            for f in fields(DiskLimits):
+                if getattr(self, f.name) is not None:
+                    raise ConfigError(f"disks.{f.name}: a {self.kind} has no limits")
             for key, default in (("format", "raw"), ("bus", "ide")):
                 if getattr(self, key) not in (None, default):
                     raise ConfigError(f"disks.{key}: a {self.kind} is not {getattr(self, key)}")
+
+    @property
+    def limits(self) -> DiskLimits:
+        """All limits together."""
+        return DiskLimits(**{f.name: getattr(self, f.name) for f in fields(DiskLimits)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +167,18 @@ class NicConfig:
     "user" is a network of its own with a way out through the host's own connections. `mac` is made from the guest's
     name when it is not given. `forwards` are ports of the host's that lead to the guest's, "tcp:8080:80" (loopback) or
     "udp:192.0.2.1:53:53"; they need a network with a user-mode uplink. `queues` are pairs, one for each direction.
+
+    Limits of bytes and packets in a second, each with a burst: into the guest and out of it.
     """
 
     network: str = USER_NETWORK
     mac: str | None = None
     forwards: tuple[str, ...] = ()
     queues: int = 1
+    in_bytes: Rate | None = None
+    out_bytes: Rate | None = None
+    in_packets: Rate | None = None
+    out_packets: Rate | None = None
 
     def __post_init__(self) -> None:
         _check_name("nics.network", self.network)
@@ -163,6 +190,11 @@ class NicConfig:
                 raise ConfigError(f"nics.mac: {self.mac} is a group's address, not a card's")
         for forward in self.forwards:
             Forward.parse(forward)
+
+    @property
+    def limits(self) -> NicLimits:
+        """All limits together."""
+        return NicLimits(**{f.name: getattr(self, f.name) for f in fields(NicLimits)})
 
     def address(self, guest: str, number: int) -> bytes:
         """The six bytes of its MAC address as card `number` of `guest`."""
@@ -195,7 +227,13 @@ class GuestConfig:
     memory_limit: bytes of the host's memory that the guest never passes, however much is free.
     memory_shares: its weight against other guests when memory is short, 1 to 1,000,000.
     memory_priority: -100 to 100; guests of a lower one give all they can before those of a higher one.
+    cpu_weight: its share of the pCPUs against other guests, 1 to 10,000.
+    cpu_cap, cpu_reservation: percent of a pCPU that it never passes, or gets whenever it wants.
+    cpu_limit: bytes of guest code a second that it never passes.
+    cpu_affinity: numbers of the pCPUs that may run it; None are all.
+    cpu_latency_us: how soon it wants to run when it can, which is how long it runs at a time; 100 to 100,000.
     cpu: the name of a CPU model; None is the default one.
+    vcpus: processors, 1 to 8 (the isa board has 1). They take turns on one pCPU.
     clock: "virtual" counts what the guest runs and repeats exactly; "host" follows the wall clock.
     epoch_s: the real-time clock's start in seconds since 1970 (UTC). None: 2025-01-01 with a virtual
         clock, now with the host's.
@@ -225,6 +263,12 @@ class GuestConfig:
     memory_limit: int | None = None
     memory_shares: int = 1000
     memory_priority: int = 0
+    cpu_weight: int = 100
+    cpu_cap: float | None = None
+    cpu_reservation: float = 0.0
+    cpu_limit: int | None = None
+    cpu_affinity: tuple[int, ...] | None = None
+    cpu_latency_us: int = 5_000
     cpu: str | None = None
     vcpus: int = 1
     clock: ClockMode = "virtual"
@@ -337,6 +381,8 @@ class GuestConfig:
     def _check_board(self) -> None:
         """What this board has no place for."""
         count = Counter(disk.kind for disk in self.disks if self.disk_bus(disk) == "ide")
+        if self.board == "isa" and self.vcpus > 1:
+            raise ConfigError(f"vcpus: the isa board has one processor, not {self.vcpus}")
         if self.board == "pc":
             if count["disk"] + count["cdrom"] > MAX_IDE_DRIVES:
                 raise ConfigError(f"disks: the pc board has {MAX_IDE_DRIVES} hard disks and CD-ROMs at most")

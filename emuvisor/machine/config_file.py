@@ -30,6 +30,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
+from emuvisor.devices.limits import DiskLimits, NicLimits, Rate
 from emuvisor.errors import ConfigError, UsageError
 from emuvisor.machine.choices import FirmwareName
 from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig, KernelConfig, NicConfig, ShareConfig
@@ -163,7 +164,9 @@ def _disk(table: "_Table") -> DiskConfig:
             "format": table.text("format"),
             "bus": table.text("bus"),
             "queues": table.integer("queues"),
-        },
+            "shares": table.integer("shares"),
+        }
+        | {f.name: table.rate(f.name) for f in fields(DiskLimits)},
     )
 
 
@@ -175,7 +178,8 @@ def _nic(table: "_Table") -> NicConfig:
             "mac": table.text("mac"),
             "forwards": tuple(table.texts("forwards")),
             "queues": table.integer("queues"),
-        },
+        }
+        | {f.name: table.rate(f.name) for f in fields(NicLimits)},
     )
 
 
@@ -263,6 +267,16 @@ class _Table:
             return self._typed(key, int, 'a size, such as "256M" or a number of bytes')
         try:
             return parse_size(self._data[key])
+        except UsageError as error:
+            raise ConfigError(f"{self._key(key)}: {error}") from None
+
+    def rate(self, key: str) -> Rate | None:
+        """A limit: a number in a second, or a text such as "10M:64M"."""
+        value = self._data.get(key)
+        if not isinstance(value, str):
+            value = self._typed(key, int, 'a rate, such as 1000 or "10M:64M"')
+        try:
+            return Rate.of(value)
         except UsageError as error:
             raise ConfigError(f"{self._key(key)}: {error}") from None
 

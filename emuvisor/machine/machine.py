@@ -1,4 +1,4 @@
-"""One guest: a vCPU, memory and a board, built from a configuration and run slice by slice."""
+"""One guest: vCPUs, memory and a board, built from a configuration and run slice by slice."""
 
 import time
 from collections import deque
@@ -7,25 +7,29 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from importlib import import_module
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from emuvisor.bus.clock import Clock, HostClock, VirtualClock
 from emuvisor.cpu.exits import Exit, ExitReason
 from emuvisor.cpu.models import DEFAULT_MODEL, cpu_model
 from emuvisor.cpu.pcpu import Pcpu
+from emuvisor.cpu.state import CpuState
 from emuvisor.cpu.vcpu import Vcpu, bind
 from emuvisor.devices.storage.blockdevice import BlockDevice
+from emuvisor.devices.storage.meter import DiskMeter
 from emuvisor.errors import OutOfFrames, PageLost
 from emuvisor.machine.boards.catalog import make_board
-from emuvisor.machine.boards.wiring import Drive, Wiring
+from emuvisor.machine.boards.wiring import Drive, ProcessorPins, Wiring
 from emuvisor.machine.boot import boot_image, option_roms, vga_bios
 from emuvisor.machine.config import DEFAULT_EPOCH_S, GuestConfig
 from emuvisor.machine.console import Console, Watch
 from emuvisor.machine.disks import open_disk
 from emuvisor.machine.loading import Loading
 from emuvisor.machine.outcome import Ending, Outcome
+from emuvisor.machine.processor import Processor
+from emuvisor.machine.vcpus import DEFAULT_TURN, Vcpus
 from emuvisor.memory import FramePool, GuestMemory
 
 if TYPE_CHECKING:
@@ -34,14 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Activity", "Machine", "Readiness"]
 
-IA32_APIC_BASE = 0x1B
-"""Model-specific register: where the local APIC is, and whether it is on (Intel SDM vol. 4, table 2-2)."""
 FIRST_PACE = 2.0
 """Bytes of code that a guest runs in a nanosecond of host time, until it has been measured."""
 PACE_SAMPLE = 100_000
 """Shorter runs say nothing about the pace."""
 RETURN_COST = 20_000
 """What coming back to Python takes of a slice, in bytes of code: some 10 us."""
+SWITCH_COST = 100_000
+"""What a change of vCPUs takes of a slice besides: the engine's TLB is empty behind it."""
 
 
 class Readiness(Enum):
@@ -73,12 +77,20 @@ _STARVED = Activity(Readiness.STARVED)
 
 class Machine:
     """A guest built from `config`, its memory taken from `pool`; `links` are what its network cards are connected to.
+    `turn` is the most that one of several vCPUs runs before the next, in bytes of code.
 
     `boot` puts it into the state after power-on; `run_slice` runs it for a while on a pCPU; `outcome` is set when it
     has ended. One thread at a time. Raises ConfigError and ImageError for what cannot be built.
     """
 
-    def __init__(self, config: GuestConfig, pool: FramePool, links: "Sequence[Link]" = ()) -> None:
+    def __init__(
+        self,
+        config: GuestConfig,
+        pool: FramePool,
+        links: "Sequence[Link]" = (),
+        *,
+        turn: int = DEFAULT_TURN,
+    ) -> None:
         self.config = config
         self.model = cpu_model(config.cpu) if config.cpu else DEFAULT_MODEL
         self.memory = GuestMemory(pool, config.memory_map.blocks)
@@ -91,7 +103,10 @@ class Machine:
         self.on_reset: Callable[[], None] | None = None
         self._request: Outcome | None = None
         self._reset_requested = False
-        self._init_requested = False
+        self._signals: deque[tuple[int, int | None]] = deque()
+        """INIT (None) and start-up IPIs (their vectors), by the number of the processor that they are for."""
+        self._stop = False
+        """The slice is to end now. Set by any thread."""
         self._suspend = ""
         self._calls: deque[Callable[[], None]] = deque()
         self._calling = False
@@ -106,36 +121,47 @@ class Machine:
         self.clock.on_schedule = self._timer_armed
         with ExitStack() as disks:
             self.drives = [
-                Drive(disk.kind, disks.enter_context(closing(open_disk(disk))), config.disk_bus(disk))
+                Drive(
+                    disk.kind,
+                    disks.enter_context(closing(open_disk(disk))),
+                    config.disk_bus(disk),
+                    DiskMeter(disk.limits),
+                )
                 for disk in config.disks
             ]
             self.virtio = self._virtio(links)
             self.board = make_board(config.board, self._wiring())
             self._disks = disks.pop_all()
-        if self.board.local_apic is not None:
+        if self.board.local_apics is not None:
             self.model = self.model.with_apic()
-        self.vcpu = Vcpu(
-            bind(self.memory),
-            SimpleNamespace(
-                port_read=self.board.ports.read,
-                port_write=self.board.ports.write,
-                mmio_read=self.board.mmio.read,
-                mmio_write=self.board.mmio.write,
-                cpuid=self.model.cpuid,
-                acknowledge=self.board.acknowledge,
-                msr_read=self._msr_read,
-                msr_write=self._msr_write,
-                read_cr8=self._read_cr8,
-                write_cr8=self._write_cr8,
-            ),
+        self.processors = [
+            Processor(self.board, self.model, number, config.vcpus) for number in range(config.vcpus)
+        ]
+        self.vcpus = self._make_vcpus(turn)
+        self.vcpu = self.vcpus[0]
+        """The bootstrap processor."""
+
+    def _make_vcpus(self, turn: int) -> Vcpus:
+        memory = bind(self.memory)
+        vcpus = Vcpus(
+            [Vcpu(memory, processor) for processor in self.processors],
+            waits_for_sipi=lambda number: self.processors[number].waits_for_sipi,
+            on_switch=self._switched,
+            turn=turn,
         )
         if isinstance(self.clock, HostClock):
-            self.vcpu.host_clock = True
-            self.vcpu.tsc_origin = time.monotonic_ns() - self.clock.now_ns()
+            origin = time.monotonic_ns() - self.clock.now_ns()
+            for vcpu in vcpus:
+                vcpu.host_clock = True
+                vcpu.tsc_origin = origin
         elif isinstance(self.clock, VirtualClock):
-            self.clock.retired_ns = lambda: (
-                self.vcpu.work
-            )  # chips may ask for the time while the board is built
+            # Not before: chips may ask for the time while the board is built.
+            self.clock.retired_ns = lambda: vcpus.work
+        return vcpus
+
+    def _switched(self, number: int) -> None:
+        if self.board.local_apics is not None:
+            self.board.local_apics.select(number)
 
     @property
     def console(self) -> Console:
@@ -153,7 +179,7 @@ class Machine:
             return None
         made: VirtioDevices = import_module("emuvisor.machine.virtio").make_virtio(
             self.config,
-            disks=[drive.image for drive in self.drives if drive.bus == "virtio"],
+            drives=[drive for drive in self.drives if drive.bus == "virtio"],
             links=links,
             memory=self.memory,
             clock=self.clock,
@@ -173,17 +199,22 @@ class Machine:
             epoch=datetime.fromtimestamp(epoch, UTC),
             serial=[console.write for console in self.consoles],
             drives=self.drives,
-            on_intr=self._intr,
+            processors=[
+                ProcessorPins(
+                    on_intr=partial(self._intr, number),
+                    on_nmi=partial(self._nmi, number),
+                    on_init=partial(self._signal, number, None),
+                    on_sipi=partial(self._signal, number),
+                )
+                for number in range(config.vcpus)
+            ],
             on_a20=self._a20,
             on_reset=self._reset_line,
             on_shutdown=lambda: self._end(Outcome(Ending.POWER_OFF)),
             on_exit=lambda code: self._end(Outcome(Ending.DEBUG_EXIT, code)),
             on_debug=self.debug.write,
-            on_nmi=self._nmi,
-            on_init=self._init,
             on_panic=lambda: self._end(Outcome(Ending.PANIC)),
             on_suspend=self._suspend_line,
-            vcpus=config.vcpus,
             vga_bios=vga_bios(config),
             option_roms=option_roms(config),
             firmware_variables=config.firmware_variables,
@@ -193,33 +224,42 @@ class Machine:
 
     # ---- what devices ask of the machine ----
 
-    def _intr(self, level: bool) -> None:
-        self.vcpu.interrupt = level
+    def _intr(self, number: int, level: bool) -> None:
+        self.vcpus.interrupt(number, level)
 
     def _a20(self, enabled: bool) -> None:
-        self.vcpu.set_a20(enabled)
+        for vcpu in self.vcpus:
+            vcpu.set_a20(enabled)
 
-    def _nmi(self) -> None:
-        self.vcpu.raise_nmi()
+    def _nmi(self, number: int) -> None:
+        if not self.processors[number].waits_for_sipi:
+            self.vcpus.nmi(number)
 
-    def _init(self) -> None:
-        self._init_requested = True
-        self.vcpu.leave()
+    def _signal(self, number: int, vector: int | None) -> None:
+        """INIT, or a start-up IPI: they change a processor's state, which a vCPU that runs cannot have done to it."""
+        self._signals.append((number, vector))
+        self.vcpus.running.leave()
 
     def _end(self, outcome: Outcome) -> None:
         self._request = outcome
-        self.vcpu.leave()
+        self.vcpus.running.leave()
 
     def _reset_line(self) -> None:
         self._reset_requested = True
-        self.vcpu.leave()
+        self.vcpus.running.leave()
 
     def _timer_armed(self, deadline_ns: int) -> None:
-        self.vcpu.shorten(max(0, self.vcpu.work + self._work_until(deadline_ns)))
+        vcpu = self.vcpus.running
+        vcpu.shorten(max(0, vcpu.work + self._work_until(deadline_ns)))
 
     def _suspend_line(self, reason: str) -> None:
         self._suspend = reason
-        self.vcpu.leave()
+        self.vcpus.running.leave()
+
+    def stop(self) -> None:
+        """End the present slice at the next block. Any thread."""
+        self._stop = True
+        self.vcpus.running.stop()
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Call `function` in the guest's thread before it next runs. Any thread: it is how the host's other threads
@@ -232,7 +272,7 @@ class Machine:
             if self.on_call is not None:
                 self.on_call()
         elif not self._calling:
-            self.vcpu.stop()
+            self.stop()
 
     @property
     def has_calls(self) -> bool:
@@ -247,29 +287,10 @@ class Machine:
         finally:
             self._calling = False
 
-    # ---- what the vCPU asks of its local APIC ----
-
-    def _msr_read(self, index: int) -> int | None:
-        apic = self.board.local_apic
-        return apic.base_msr if apic is not None and index == IA32_APIC_BASE else None
-
-    def _msr_write(self, index: int, value: int) -> bool:
-        apic = self.board.local_apic
-        return apic is not None and index == IA32_APIC_BASE and apic.write_base_msr(value)
-
-    def _read_cr8(self) -> int:
-        apic = self.board.local_apic
-        return 0 if apic is None else apic.tpr_cr8
-
-    def _write_cr8(self, value: int) -> None:
-        apic = self.board.local_apic
-        if apic is not None:
-            apic.tpr_cr8 = value
-
     # ---- power ----
 
     def boot(self) -> None:
-        """Power on: memory empty, the boot image loaded, the vCPU at its first instruction.
+        """Power on: memory empty, the boot image loaded, the first vCPU at its first instruction.
 
         Raises ImageError, and OutOfFrames when the pool is too small for the image; `load` goes on there.
         """
@@ -280,17 +301,22 @@ class Machine:
         """Read the boot image; `load`, or else the next slice, puts it into memory. Raises ImageError."""
         self._loading = Loading(boot_image(self.config), self.memory, self.board)
         self.outcome = self._request = None
-        self._reset_requested = self._init_requested = False
+        self._reset_requested = False
+        self._signals.clear()
 
     def load(self) -> None:
-        """Put what is left of the boot image into memory, and the vCPU at its first instruction.
+        """Put what is left of the boot image into memory, and the first vCPU at its first instruction; the others wait
+        for it to start them.
 
         Raises OutOfFrames where there is no frame for it; called again, it goes on there.
         """
         if self._loading is None:
             return
         self._loading.run()
+        for vcpu in self.vcpus:
+            vcpu.state = CpuState()
         self.vcpu.state = self._loading.boot.state
+        self.vcpus.reset()
         self._loading = None  # not kept: it is as large as the guest's first memory
         self._watch_until()
 
@@ -338,19 +364,26 @@ class Machine:
         try:
             return self._run_slice(pcpu, slice_work)
         finally:
-            self._running = False
+            self._running = self._stop = False
 
     def _run_slice(self, pcpu: Pcpu, slice_work: int) -> Activity:
         left = slice_work
         resets = self.resets
+        vcpus = self.vcpus
         while left > 0 and self.outcome is None and self.resets == resets:
             try:
                 self.load()
                 self._pump_input()
                 self._call()
                 self.clock.fire_due()
-                before, started = self.vcpu.work, time.perf_counter_ns()
-                result = pcpu.run(self.vcpu, self._budget(left))
+                self._pass_signals_on()
+                switches = vcpus.switches
+                vcpu = vcpus.choose()
+                if self._stop:
+                    vcpu.stop()  # perhaps it was another one's turn when that was asked
+                before, started = vcpu.work, time.perf_counter_ns()
+                result = pcpu.run(vcpu, self._budget(left))
+                done = vcpu.work - before
                 activity = self._after(result)
             except OutOfFrames:  # for the boot image, or a device that writes to memory
                 return _STARVED
@@ -358,18 +391,28 @@ class Machine:
                 return self._finish(Outcome(Ending.PAGE_LOST, message=str(error)))
             if activity.readiness is not Readiness.RUNNABLE or result.reason is ExitReason.STOP:
                 return activity
-            done = self.vcpu.work - before
             if done > PACE_SAMPLE:
                 self._pace = (self._pace + done / (time.perf_counter_ns() - started)) / 2
-            left -= done + RETURN_COST
+            left -= done + RETURN_COST + SWITCH_COST * (vcpus.switches - switches)
         return _ENDED if self.outcome is not None else _RUNNABLE
 
     def _budget(self, left: int) -> int:
-        """Bytes of code to run: until the next timer, but at most `left`."""
+        """Bytes of code to run: until the next timer or the end of the vCPU's turn, but at most `left`."""
+        left = self.vcpus.budget(left)
         deadline = self.clock.next_deadline_ns()
         if deadline is None:
             return left
         return max(1, min(left, self._work_until(deadline)))
+
+    def _pass_signals_on(self) -> None:
+        """INIT and start-up IPIs, in the order in which they were sent."""
+        while self._signals:
+            number, vector = self._signals.popleft()
+            if vector is None:
+                self.vcpus[number].init()
+            else:
+                self.vcpus[number].sipi(vector)
+                self.vcpus.woken(number)
 
     def _work_until(self, deadline_ns: int) -> int:
         """How many bytes of code the guest runs until its clock shows `deadline_ns`."""
@@ -382,25 +425,24 @@ class Machine:
                 console.pump(uart.receive)
 
     def _after(self, result: Exit) -> Activity:
+        self.vcpus.ran(result.reason)
         if self._request is not None:
             return self._finish(self._request)
         if self._reset_requested:
             self._reset_requested = False
             self.reset()
             return _RUNNABLE
-        if self._init_requested:
-            self._init_requested = False
-            self.vcpu.init()
+        if self._signals:
             return _RUNNABLE
         if self._suspend:
             reason, self._suspend = self._suspend, ""
             return Activity(Readiness.SUSPENDED, reason=reason)
         if result.reason is ExitReason.HALT:
-            return self._halted()
+            return self._halted() if self.vcpus.all_halted else _RUNNABLE
         if result.reason is ExitReason.MEMORY:
             return _STARVED
         if result.reason is ExitReason.SHUTDOWN:
-            return self._finish(Outcome(Ending.SHUTDOWN, message=f"at RIP {self.vcpu.state.rip:#x}"))
+            return self._finish(Outcome(Ending.SHUTDOWN, message=f"at RIP {self.vcpus.running.state.rip:#x}"))
         if result.reason is ExitReason.ERROR:
             return self._finish(Outcome(Ending.ENGINE, message=result.message))
         return _RUNNABLE
@@ -411,7 +453,7 @@ class Machine:
         return _ENDED
 
     def _halted(self) -> Activity:
-        if not self.vcpu.interrupts_enabled and not self.vcpu.nmi:
+        if not any(self._can_be_woken(number) for number in range(len(self.vcpus))):
             return self._finish(Outcome(Ending.HALTED, message="HLT with interrupts disabled"))
         deadline = self.clock.next_deadline_ns()
         if isinstance(self.clock, HostClock):
@@ -421,9 +463,15 @@ class Machine:
         if deadline is None:
             return Activity(Readiness.IDLE)
         assert isinstance(self.clock, VirtualClock)
-        self.clock.skip(deadline - self.clock.now_ns())
-        self.vcpu.idle_ns = self.clock.skipped_ns
+        idle_ns = max(0, deadline - self.clock.now_ns())
+        self.clock.skip(idle_ns)
+        self.vcpus.idle(idle_ns)
         return _RUNNABLE
+
+    def _can_be_woken(self, number: int) -> bool:
+        """Whether an interrupt ends the HLT of processor `number`."""
+        vcpu = self.vcpus[number]
+        return not self.processors[number].waits_for_sipi and (vcpu.interrupts_enabled or vcpu.nmi)
 
     def run(self, pcpu: Pcpu, slice_work: int = 2_000_000, seconds: float | None = None) -> Outcome | None:
         """Run in this thread until the guest ends; None when it waits for input that nobody gives, starves, or

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from emuvisor.bus.clock import Clock, VirtualClock
 from emuvisor.bus.ethernet import Link
-from emuvisor.devices.storage.blockdevice import BlockDevice
 from emuvisor.devices.virtio.balloon import Balloon
 from emuvisor.devices.virtio.blk import Blk
 from emuvisor.devices.virtio.console import Console as VirtioConsole
@@ -19,6 +18,7 @@ from emuvisor.devices.virtio.mem import Mem
 from emuvisor.devices.virtio.net import Net
 from emuvisor.devices.virtio.rng import Rng
 from emuvisor.devices.virtio.vsock import Vsock
+from emuvisor.machine.boards.wiring import Drive
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.console import Console
 from emuvisor.machine.memory_map import PLUG_BLOCK
@@ -50,21 +50,29 @@ class VirtioDevices:
 def make_virtio(
     config: GuestConfig,
     *,
-    disks: Sequence[BlockDevice],
+    drives: Sequence[Drive],
     links: Sequence[Link],
     memory: GuestMemory,
     clock: Clock,
     call_soon: Callable[[Callable[[], None]], None],
 ) -> VirtioDevices:
-    """The devices that `config` asks for. `disks` are the images of its disks at virtio, `links` the other ends of its
-    network cards' cables, both in its order.
+    """The devices that `config` asks for. `drives` are its disks at virtio, with their images, `links` the other ends
+    of its network cards' cables, both in its order.
 
     Raises ConfigError for a shared folder that cannot be opened.
     """
     made = VirtioDevices()
-    for number, (disk, image) in enumerate(zip(config.virtio_disks, disks, strict=True)):
-        serial = DISK_SERIAL.format(number)
-        made.disks.append(Blk(image, name=f"virtio-blk {number}", serial=serial, queues=disk.queues))
+    for number, (disk, drive) in enumerate(zip(config.virtio_disks, drives, strict=True)):
+        assert drive.image is not None, "only drives of other kinds can be without a medium"
+        made.disks.append(
+            Blk(
+                drive.image,
+                name=f"virtio-blk {number}",
+                serial=DISK_SERIAL.format(number),
+                queues=disk.queues,
+                meter=drive.meter,
+            )
+        )
     for number, (nic, link) in enumerate(zip(config.nics, links, strict=True)):
         mac = nic.address(config.name, number)
         made.nics.append(
@@ -73,6 +81,7 @@ def make_virtio(
                 mac=mac,
                 link=link,
                 queue_pairs=nic.queues,
+                limits=nic.limits,
                 call_soon=call_soon,
             )
         )

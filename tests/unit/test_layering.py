@@ -14,7 +14,8 @@ LAYERS = (
     {"cpu", "devices", "images", "net"},
     {"machine"},
     {"host"},
-    {"vnc"},
+    {"vnc", "metrics"},
+    {"tui"},
     {"cli"},
     {"__init__", "__main__"},
 )
