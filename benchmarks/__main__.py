@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import chart, curve, qemu, report
 from benchmarks.harness import Benchmark, Result, Settings, run
 from benchmarks.machine import Machine, describe
-from benchmarks.workloads import ALL, overcommit
+from benchmarks.workloads import ALL, CURVES
 from emuvisor.errors import EmuvisorError
 from emuvisor.images.cache import Image, find
 
@@ -106,24 +106,15 @@ def write_markdown(path: Path, machine: Machine, command: str, results: Sequence
         picture.write_text(chart.as_svg(chart.sections(charted), qemu.NAME))
     pictures = {}
     for result in results:
-        if result.name == overcommit.Overcommit.name and result.rows:
+        if result.name in CURVES and result.rows:
+            curve_picture = path.with_name(f"{path.stem}-{result.name}.svg")
             try:
-                pictures[result.name] = draw_overcommit(result, path)
+                curve.draw(CURVES[result.name], result, curve_picture)
             except ImportError as error:
                 print(f"there is no picture of {result.name}: {error}", file=sys.stderr)
+            else:
+                pictures[result.name] = curve_picture.name
     path.write_text(report.as_markdown(machine, command, results, picture.name if charted else "", pictures))
-
-
-def draw_overcommit(result: Result, path: Path) -> str:
-    """The overcommit curve as a picture beside `path`; returns its name. Raises ImportError without matplotlib."""
-    picture = path.with_name(f"{path.stem}-{result.name}.svg")
-    curve.draw(
-        overcommit.lines(result),
-        picture,
-        "the guests' memory together, in times the host's",
-        "part of the throughput with enough memory",
-    )
-    return picture.name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,12 +1,29 @@
-"""Lines over a ratio as an SVG picture, for docs/performance.md."""
+"""Lines as an SVG picture, for docs/performance.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Points", "draw"]
+from benchmarks.harness import Result
+
+__all__ = ["Curve", "Points", "draw"]
 
 Points = Sequence[tuple[float, float | None]]
-"""Ratio, and height; None where there is nothing to show."""
+"""Place on the axis, and height; None where there is nothing to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What a benchmark shows as a picture: `lines` makes points of its figures, by the line's name."""
+
+    lines: Callable[[Result], Mapping[str, Points]]
+    x_label: str
+    y_label: str
+    x_unit: str = ""
+    """Behind each number of the axis."""
+    logarithmic: bool = False
+    """Whether the axis goes by factors, not by steps."""
+
 
 SIZE = (8.0, 4.2)
 """Inches."""
@@ -23,15 +40,19 @@ STYLE = {
 }
 
 
-def draw(lines: Mapping[str, Points], path: Path, x_label: str, y_label: str) -> None:
-    """Draw `lines` by name into the SVG file `path`. A line has a gap where it has no height; a cross at the
-    bottom shows where the first one is. Raises ImportError without matplotlib."""
+def draw(curve: Curve, result: Result, path: Path) -> None:
+    """Draw `result` into the SVG file `path`. A line has a gap where it has no height; a cross at the bottom shows
+    where the first one is. Raises ImportError without matplotlib."""
     from matplotlib import rc_context  # noqa: PLC0415  # the other benchmarks do without it
     from matplotlib.figure import Figure  # noqa: PLC0415
 
+    lines = curve.lines(result)
     with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are an enumeration of literals
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
+        if curve.logarithmic:
+            axes.set_xscale("log")
+            axes.minorticks_off()
         for number, (name, points) in enumerate(lines.items()):
             color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
             heights = [float("nan") if y is None else y for _, y in points]
@@ -40,10 +61,10 @@ def draw(lines: Mapping[str, Points], path: Path, x_label: str, y_label: str) ->
             if missing:
                 x = missing[0] + (number - len(lines) / 2) * 0.015  # beside those of the other lines
                 axes.plot([x], [0], color=color, marker="x", linestyle="", markersize=7, clip_on=False)
-        ratios = sorted({x for points in lines.values() for x, _ in points})
-        axes.set_xticks(ratios, [f"{x:g}x" for x in ratios])
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        places = sorted({x for points in lines.values() for x, _ in points})
+        axes.set_xticks(places, [f"{x:,g}{curve.x_unit}" for x in places])
+        axes.set_xlabel(curve.x_label)
+        axes.set_ylabel(curve.y_label)
         axes.set_ylim(bottom=0)
         axes.grid(color=PALE, linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)

@@ -12,7 +12,17 @@ from benchmarks.harness import BenchmarkError, Context
 from benchmarks.process import ConsoleProcess, cpu_seconds
 from emuvisor.images.initramfs import BOOT_MARKER
 
-__all__ = ["BOOT_TIMEOUT_S", "Cost", "GuestCommand", "Shell", "at_once", "boot_seconds", "booted"]
+__all__ = [
+    "BOOT_TIMEOUT_S",
+    "END",
+    "PRINT_END",
+    "Cost",
+    "GuestCommand",
+    "Shell",
+    "at_once",
+    "boot_seconds",
+    "booted",
+]
 
 _T = TypeVar("_T")
 BOOT_TIMEOUT_S = 120

@@ -14,25 +14,39 @@ scale.py     many guests: throughput and memory
 memory.py    scanning and sharing pages, stores and the way back from them, balloons
 reserved.py  a guest within its reservation while others overcommit; the memory manager's CPU time
 overcommit.py  four guests with 1 to 3 times the host's memory, for each rung of the ladder
+scheduler.py  what a decision of the scheduler costs, by policy, and a thousand halted guests
+fairness.py  how far guests are from what they are due, by policy
+wakeup.py    how late a guest runs that its timer wakes
+pcpus.py     two pCPUs against one
+smp.py       Debian with 1, 2 and 4 vCPUs
+limits.py    whether disks and cards get the bytes and operations that their limits say
 """
 
+from benchmarks.curve import Curve
 from benchmarks.harness import Benchmark
+from benchmarks.workloads import fairness, overcommit, scheduler
 from benchmarks.workloads.bare import Bare
 from benchmarks.workloads.boot import Boot
 from benchmarks.workloads.commands import Commands
 from benchmarks.workloads.disk import Disk
 from benchmarks.workloads.exits import Exits
+from benchmarks.workloads.fairness import Fairness
 from benchmarks.workloads.ide import Ide
+from benchmarks.workloads.limits import Limits
 from benchmarks.workloads.memory import Memory
 from benchmarks.workloads.net import Net
 from benchmarks.workloads.overcommit import Overcommit
+from benchmarks.workloads.pcpus import TwoPcpus
 from benchmarks.workloads.reserved import Reserved
 from benchmarks.workloads.scale import Scale
+from benchmarks.workloads.scheduler import Decisions
+from benchmarks.workloads.smp import Smp
 from benchmarks.workloads.switch import Switch
 from benchmarks.workloads.system import System
 from benchmarks.workloads.vbe import Vbe
+from benchmarks.workloads.wakeup import Wakeup
 
-__all__ = ["ALL"]
+__all__ = ["ALL", "CURVES"]
 
 ALL: tuple[Benchmark, ...] = (
     Boot(),
@@ -49,4 +63,17 @@ ALL: tuple[Benchmark, ...] = (
     Memory(),
     Reserved(),
     Overcommit(),
+    Decisions(),
+    Fairness(),
+    Wakeup(),
+    TwoPcpus(),
+    Smp(),
+    Limits(),
 )
+
+CURVES: dict[str, Curve] = {
+    Overcommit.name: overcommit.CURVE,
+    Decisions.name: scheduler.CURVE,
+    Fairness.name: fairness.CURVE,
+}
+"""The pictures, by the benchmark's name."""

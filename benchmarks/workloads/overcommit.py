@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from benchmarks import curve
 from benchmarks.figures import ratio_of_medians
 from benchmarks.guest_programs import has_compiler
 from benchmarks.harness import Contender, Context, Figures, Result, Task
@@ -32,7 +33,7 @@ from emuvisor.host.memory.rungs import (
 )
 from emuvisor.units import MIB, PAGE_SIZE
 
-__all__ = ["RATIOS", "Overcommit", "lines"]
+__all__ = ["CURVE", "RATIOS", "Overcommit", "lines"]
 
 RATIOS = (1.0, 1.25, 1.5, 2.0, 3.0)
 QUICK_RATIOS = (1.0, 1.5, 3.0)
@@ -55,7 +56,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
 }
 
 
-class Curve:
+class Crowds:
     """Runs the crowds and remembers what came of them, in MB of guest memory a second; None where it did not fit."""
 
     def __init__(self, image: bytes, folder: Path) -> None:
@@ -139,6 +140,14 @@ def lines(result: Result) -> dict[str, list[tuple[float, float | None]]]:
     }
 
 
+CURVE = curve.Curve(
+    lines,
+    "the guests' memory together, in times the host's",
+    "part of the throughput with enough memory",
+    x_unit="x",
+)
+
+
 class Overcommit:
     """In this process: a host with 32 MiB and four guests on one pCPU, for each ratio and each rung alone."""
 
@@ -154,8 +163,8 @@ class Overcommit:
         ratios = QUICK_RATIOS if context.settings.quick else RATIOS
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            curve = Curve(compile_guest(folder), folder)
-            yield [_task(curve, ratio) for ratio in ratios]
+            crowds = Crowds(compile_guest(folder), folder)
+            yield [_task(crowds, ratio) for ratio in ratios]
             context.note(
                 f"Four guests with {MEMORY // MIB} MiB of the host's memory, on one pCPU; each rung with pausing "
                 "as the last resort. With compression, a fifth of the memory is for compressed pages. The swap file "
@@ -164,14 +173,14 @@ class Overcommit:
                 "of them gets 31 visits of 32. A balloon can have all but data and that quarter. A ladder without a "
                 "figure does not fit: guests had to be paused. As a part of the throughput with enough memory:"
             )
-            context.note(curve.table(ratios))
+            context.note(crowds.table(ratios))
 
 
-def _task(curve: Curve, ratio: float) -> Task:
+def _task(crowds: Crowds, ratio: float) -> Task:
     return Task(
         name=f"{ratio:g}x",
         unit="MB/s",
-        contenders=[Contender(name, partial(curve.measure, name, ratio)) for name in (ENOUGH, *LADDERS)],
+        contenders=[Contender(name, partial(crowds.measure, name, ratio)) for name in (ENOUGH, *LADDERS)],
         against=ENOUGH,
         warm_ups=0,
     )

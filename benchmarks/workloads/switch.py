@@ -7,12 +7,13 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from benchmarks.bare_guests import COMPUTE, bare_host, config, running
 from benchmarks.figures import Goal
 from benchmarks.guests import NAME, debian_config, has_image, machine, run_until
-from benchmarks.harness import Contender, Context, Task, one
+from benchmarks.harness import Contender, Context, Figures, Task, one
 from emuvisor import firmware
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.host.host import DEFAULT_SLICE
+from emuvisor.host.scheduler.claim import DEFAULT_LATENCY_US, MIN_LATENCY_US
 from emuvisor.images.initramfs import BOOT_MARKER
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.machine import Machine
@@ -21,6 +22,8 @@ from emuvisor.units import GIB, MIB
 
 __all__ = ["Switch"]
 
+SLICE_WORK = 10_000_000
+"""Of Debian guests: some 10 ms."""
 SPIN_SLICE_WORK = 50_000
 """For guests whose working set is a page."""
 BLOCK = 25
@@ -33,6 +36,16 @@ QUICK_ENTRIES = 20_000
 ENTER = "Pcpu.run: enter, one block, leave"
 SWITCH_SPIN = "switch, guests of one page"
 SWITCH_DEBIAN = "switch, Debian guests"
+SWITCH_HOST = "switch by a host, its scheduler and locks included"
+SWITCHES, THROUGHPUT = "switches", "throughput of two guests"
+SETTLE_S = 0.3
+WINDOW_S = 1.0
+SHORT_TURNS, USUAL_TURNS = (
+    f"turns of {MIN_LATENCY_US / 1000:g} ms",
+    f"turns of {DEFAULT_LATENCY_US / 1000:g} ms",
+)
+LATENCY_US = {SHORT_TURNS: MIN_LATENCY_US, USUAL_TURNS: DEFAULT_LATENCY_US}
+MOST_HOST_US = 50.0
 ENDLESS_LOOP = "while :; do i=$((i+1)); done"
 
 
@@ -40,7 +53,9 @@ class Switch:
     """In this process: slices of two guests in turns, less the same work of one after the other."""
 
     name = "switch"
-    measures = "microseconds to put one guest away and run another, refilling the TLB included"
+    measures = (
+        "putting one guest away and running another, refilling the TLB included, and how often a host can"
+    )
 
     @contextmanager
     def tasks(self, context: Context) -> Iterator[Sequence[Task]]:
@@ -51,8 +66,14 @@ class Switch:
         pcpu = Pcpu(pool)
         context.note(
             f"Slices of two guests in turns (A B A B), less the time of the same work in runs of {BLOCK} "
-            f"slices (A A B B): {DEFAULT_SLICE} bytes of code a slice for Debian guests, {SPIN_SLICE_WORK} for "
+            f"slices (A A B B): {SLICE_WORK} bytes of code a slice for Debian guests, {SPIN_SLICE_WORK} for "
             "small ones. What the guests' own misses cost afterwards is in the figure, so longer slices make it larger."
+        )
+        context.note(
+            "Switches a second are those of a host with one pCPU and two guests that compute, whose latencies make "
+            "their turns that long; throughput is of both together. What a switch by a host costs is the throughput "
+            "that is lost with the short turns, divided by the switches that are more: leaving and entering the "
+            "engine, the host's lock, the scheduler's decision, and the guests' own misses."
         )
         with ExitStack() as stack:
             spin = [stack.enter_context(machine(config, pool)) for config in _spin_configs(stack)]
@@ -70,9 +91,10 @@ class Switch:
                     run_until(guest, pcpu, "looping", f"echo loop''ing; {ENDLESS_LOOP}\n")
                     debian.append(guest)
                 tasks.append(
-                    _task(SWITCH_DEBIAN, partial(_switch, debian, pcpu, DEFAULT_SLICE, rounds), Goal(30))
+                    _task(SWITCH_DEBIAN, partial(_switch, debian, pcpu, SLICE_WORK, rounds), Goal(30))
                 )
-            yield tasks
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            yield [*tasks, _host_task(folder)]
 
 
 def _task(name: str, measure: partial[float], goal: Goal | None = None) -> Task:
@@ -133,3 +155,42 @@ def _switch(guests: Sequence[Machine], pcpu: Pcpu, slice_work: int, rounds: int)
         turns.run([first, second] * BLOCK, guests, pcpu, slice_work)
     expected = runs.seconds * turns.work / runs.work
     return (turns.seconds - expected) / (turns.switches - runs.switches) * 1e6
+
+
+def _host_task(folder: Path) -> Task:
+    contenders = [Contender(turns, partial(_host_turns, folder, turns)) for turns in LATENCY_US]
+    contenders.append(Contender(NAME, one(SWITCH_HOST, partial(_host_switch, folder))))
+    return Task(
+        "switches by a host",
+        "MB of code/s",
+        contenders,
+        goals={SWITCH_HOST: Goal(MOST_HOST_US)},
+        units={SWITCHES: "1/s", SWITCH_HOST: "us"},
+        warm_ups=0,
+    )
+
+
+def _host_turns(folder: Path, turns: str) -> Figures:
+    """Switches and throughput of two guests with turns of that length."""
+    with bare_host(2, 1) as host:
+        guests = [
+            host.create(config(folder, f"guest{number}", COMPUTE, cpu_latency_us=LATENCY_US[turns]))
+            for number in range(2)
+        ]
+        for guest in guests:
+            guest.start()
+        time.sleep(SETTLE_S)
+        machines = [guest.machine for guest in guests]
+        work, switches, start = _work(machines), _switches(machines), time.perf_counter()
+        time.sleep(WINDOW_S)
+        seconds = time.perf_counter() - start
+        work, switches = _work(machines) - work, _switches(machines) - switches
+        running(guests)
+    return {SWITCHES: switches / seconds, THROUGHPUT: work / seconds / 1e6}
+
+
+def _host_switch(folder: Path) -> float:
+    """Microseconds a switch by a host costs."""
+    short, usual = (_host_turns(folder, turns) for turns in (SHORT_TURNS, USUAL_TURNS))
+    lost = 1 - short[THROUGHPUT] / usual[THROUGHPUT]
+    return lost / (short[SWITCHES] - usual[SWITCHES]) * 1e6

@@ -14,7 +14,7 @@ from benchmarks.harness import BenchmarkError, Context, Result, Row, Settings
 from benchmarks.page_walk import DATA_ADDRESS, IN_ORDER, SCATTERED, PageWalker, walker_machine
 from benchmarks.working_set import OWN_PAGES, Crowd, Meter, compile_guest, guest_config
 from benchmarks.workloads.memory import Memory
-from benchmarks.workloads.overcommit import Curve, figure, lines
+from benchmarks.workloads.overcommit import Crowds, figure, lines
 from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.host.memory.policy import MemoryPolicy
 from emuvisor.machine.machine import Machine
@@ -176,7 +176,7 @@ def test_lines_of_the_curve() -> None:
 
 
 def test_the_table_of_the_curve(tmp_path: Path) -> None:
-    measured = Curve(b"", tmp_path)
+    measured = Crowds(b"", tmp_path)
     measured.points["enough memory", 1.0] += [200.0, 100.0, 400.0]
     measured.points["swap", 1.0] += [100.0, None]
     measured.points["balloon", 1.0] += [None]
@@ -198,9 +198,10 @@ def test_the_picture_of_the_curve(tmp_path: Path) -> None:
         "sharing": [(1.0, 1.0), (1.25, 0.9)],
         "balloon": [(1.0, 1.0), (1.25, None)],
     }
-    curve.draw(both, path, "ratio", "part")
+    picture = curve.Curve(lambda _result: both, "ratio", "part", "x")
+    curve.draw(picture, result(), path)
     texts = {element.text for element in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")}
     assert {"sharing", "balloon", "ratio", "part", "1x", "1.25x"} <= texts
     first = path.read_bytes()
-    curve.draw(both, path, "ratio", "part")
+    curve.draw(picture, result(), path)
     assert path.read_bytes() == first
