@@ -18,6 +18,8 @@ TSC_HZ = 1_000_000_000
 CRYSTAL_HZ = TSC_HZ
 """What the local APIC's timer counts at; kernels take it from leaf 15H and do not calibrate."""
 HYPERVISOR_SIGNATURE = b"emuvisor\0\0\0\0"
+KVM_SIGNATURE = b"KVMKVMKVM\0\0\0"
+KVM_FEATURE_STEAL_TIME = 1 << 5  # CPUID.40000101H:EAX
 ADDRESS_BITS = 48 << 8 | 40  # linear, physical
 
 
@@ -182,6 +184,17 @@ def _hypervisor(_model: CpuModel, _subleaf: int) -> Answer:
     return 0x40000000, b, c, d
 
 
+def _kvm(_model: CpuModel, _subleaf: int) -> Answer:
+    """The paravirtual interface that kernels know best (Linux, Documentation/virt/kvm/x86/cpuid.rst). They look for it
+    in steps of 100H; at 40000000H programs ask what they really run on."""
+    b, c, d = _words(KVM_SIGNATURE)
+    return 0x40000101, b, c, d
+
+
+def _kvm_features(_model: CpuModel, _subleaf: int) -> Answer:
+    return KVM_FEATURE_STEAL_TIME, 0, 0, 0
+
+
 def _extended_limit(model: CpuModel, _subleaf: int) -> Answer:
     return (0x80000008 if model.long_mode else 0x80000004), 0, 0, 0
 
@@ -215,6 +228,8 @@ _LEAVES: dict[int, Callable[[CpuModel, int], Answer]] = {
     0x00000015: _crystal,
     0x00000016: _frequency,
     0x40000000: _hypervisor,
+    0x40000100: _kvm,
+    0x40000101: _kvm_features,
     0x80000000: _extended_limit,
     0x80000001: _extended,
     0x80000002: _brand(0),

@@ -131,6 +131,8 @@ class CpuState:
     """IA32_MISC_ENABLE. Bit 0, fast strings, is off: REP MOVS runs an iteration at a time here, and kernels that see
     the bit off copy with plain loops, which are several times faster."""
     mtrrs: Mtrrs = field(default_factory=Mtrrs)
+    steal_time: int = 0
+    """MSR_KVM_STEAL_TIME: bit 0 is set where the guest has a record of stolen time, at the address in the others."""
     a20: bool = True
     """The A20 gate: False forces bit 20 of every guest physical address to 0."""
     interrupt_shadow: bool = False

@@ -81,14 +81,16 @@ typedef struct {
     uint64_t mtrr_variable[MTRR_VARIABLE][2]; /* base, mask */
     uint8_t unused9[128];
     uint64_t pat;
-    uint8_t unused10[96];
+    uint8_t unused10[40];
+    uint64_t steal_time; /* MSR_KVM_STEAL_TIME; the engine never touches it: kept by msr.c */
+    uint8_t unused11[48];
     int32_t error_code;         /* of the exception that ended emulation */
     int32_t exception_is_int;   /* it was an INT n */
     uint64_t exception_next_rip;
     uint64_t dr[8];
     void *breakpoints[4]; /* host pointers: never saved, never restored from outside */
     int32_t old_exception;
-    uint8_t unused11[68];
+    uint8_t unused12[68];
 } cpu_env;
 
 static_assert(offsetof(cpu_env, rip) == 128, "layout");
@@ -107,6 +109,7 @@ static_assert(offsetof(cpu_env, tsc_aux) == 4896, "layout");
 static_assert(offsetof(cpu_env, misc_enable) == 4920, "layout");
 static_assert(offsetof(cpu_env, mtrr_fixed) == 4928, "layout");
 static_assert(offsetof(cpu_env, pat) == 5280, "layout");
+static_assert(offsetof(cpu_env, steal_time) == 5328, "layout");
 static_assert(offsetof(cpu_env, dr) == 5400, "layout");
 static_assert(offsetof(cpu_env, old_exception) == 5496, "layout");
 static_assert(sizeof(cpu_env) == 5568, "layout");

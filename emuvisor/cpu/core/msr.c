@@ -1,7 +1,8 @@
 /* Model-specific registers and CR8 (Intel SDM vol. 4; vol. 3, 11.8.6 for CR8).
  *
  * What is part of the engine's own state (system calls, EFER, PAT, segment bases) the engine reads and writes itself.
- * IA32_APIC_BASE and CR8 belong to the board. The TSC and the MTRRs are kept here; MTRRs are plain storage. Every
+ * IA32_APIC_BASE and CR8 belong to the board. The TSC and the MTRRs are kept here; MTRRs are plain storage. So is
+ * MSR_KVM_STEAL_TIME, by which a guest says where the machine is to write stolen time (steal_time.py). Every
  * other register reads 0 and ignores writes, because kernels touch some of their CPU model's without asking for them,
  * but for those whose absence the manual defines as #GP(0): the x2APIC's and IA32_TSC_DEADLINE, which CPUID hides. */
 #include "msr.h"
@@ -33,6 +34,7 @@
 #define IA32_TSC_DEADLINE 0x6e0u
 #define IA32_X2APIC_FIRST 0x800u
 #define IA32_X2APIC_LAST 0x8ffu
+#define MSR_KVM_STEAL_TIME 0x4b564d03u
 #define IA32_EFER 0xc0000080u
 #define IA32_STAR 0xc0000081u
 #define IA32_LSTAR 0xc0000082u
@@ -49,6 +51,8 @@
 /* Charged for a change of protected mode or paging: 3 us. The TLB is empty behind it, and a boot loader that waits at
  * its menu by polling the BIOS does little else: without it a second of its time would take ten. */
 #define MODE_SWITCH_WORK 3000
+
+#define STEAL_TIME_RESERVED 0x3eu /* between the enable bit and the address, a multiple of 64 */
 
 #define CR8 8
 #define CR8_TPR 15u
@@ -144,6 +148,7 @@ static bool read_own(pcpu *p, uint32_t index, uint64_t *value)
         *value = vcpu_tsc(v);
         return true;
     case IA32_TSC_ADJUST: *value = p->env->tsc_adjust; return true;
+    case MSR_KVM_STEAL_TIME: *value = p->env->steal_time; return true;
     case IA32_MTRRCAP: *value = MTRR_VARIABLE | MTRRCAP_FIX | MTRRCAP_WC; return true;
     case IA32_APIC_BASE:
         handler_done(p, v->callbacks->msr_read(v, index, value, &exists));
@@ -165,6 +170,11 @@ static bool write_own(pcpu *p, uint32_t index, uint64_t value)
     switch (index) {
     case IA32_TSC: p->env->tsc_adjust += value - vcpu_tsc(v); return true; /* so both move as one (vol. 3, 18.17.3) */
     case IA32_TSC_ADJUST: p->env->tsc_adjust = value; return true;
+    case MSR_KVM_STEAL_TIME:
+        if (value & STEAL_TIME_RESERVED)
+            return false;
+        p->env->steal_time = value;
+        return true;
     case IA32_MTRRCAP: return false;
     case IA32_APIC_BASE:
         handler_done(p, v->callbacks->msr_write(v, index, value, &accepted));

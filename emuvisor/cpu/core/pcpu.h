@@ -111,6 +111,8 @@ struct vcpu {
     bool spinning;  /* a loop around PAUSE has lasted for the window */
     bool has_event;
     event event;    /* delivery to be repeated */
+    bool inside;    /* it was held up within a block, whose rest is to be run before anything else may happen: or where
+                       a run ends, and an interrupt comes, would depend on what the host has of the guest's memory */
     uint64_t pause_window; /* bytes of code that a loop around PAUSE may run; 0: as long as it likes */
     uint64_t last_pause;   /* the work at the last PAUSE */
     uint64_t loop_start;   /* the work at the first one of its loop */

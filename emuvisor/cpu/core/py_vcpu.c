@@ -246,6 +246,7 @@ static PyObject *vcpu_restore(PyObject *o, PyObject *arg)
     self->v.env.old_exception = -1;
     self->v.fpu_changed = true;
     self->v.has_event = false;
+    self->v.inside = false;
     PyBuffer_Release(&b);
     Py_RETURN_NONE;
 }
@@ -418,6 +419,13 @@ static PyObject *get_tsc(PyObject *o, void *unused)
     return PyLong_FromUnsignedLongLong(vcpu_tsc(&((Vcpu *)o)->v));
 }
 
+static PyObject *get_steal_time(PyObject *o, void *unused)
+{
+    const vcpu *v = &((Vcpu *)o)->v;
+    (void)unused;
+    return PyLong_FromUnsignedLongLong((v->loaded ? v->loaded->env : &v->env)->steal_time);
+}
+
 static PyObject *get_interrupts_enabled(PyObject *o, void *unused)
 {
     const vcpu *v = &((Vcpu *)o)->v;
@@ -458,6 +466,7 @@ static int set_event(PyObject *o, PyObject *value, void *unused)
     if (refuse_running(self))
         return -1;
     self->v.has_event = false;
+    self->v.inside = false;
     if (!value || value == Py_None)
         return 0;
     if (!PyTuple_Check(value)) {
@@ -503,6 +512,7 @@ static PyGetSetDef vcpu_getset[] = {
     {"access", get_access, NULL, "the last port or MMIO access: (address, value, size, write, mmio)", NULL},
     {"error", get_error, NULL, "what the engine said with EXIT_ERROR", NULL},
     {"tsc", get_tsc, NULL, "the guest's time stamp counter, in ns of guest time", NULL},
+    {"steal_time", get_steal_time, NULL, "MSR_KVM_STEAL_TIME", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyMemberDef vcpu_members[] = {

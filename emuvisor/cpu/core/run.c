@@ -35,7 +35,7 @@ bool vcpu_ready(const vcpu *v) { return !v->halted || wakes(v, v->loaded ? v->lo
 static void set_limit(pcpu *p)
 {
     vcpu *v = p->vcpu;
-    const bool look = v->interrupt || v->nmi || v->trace;
+    const bool look = v->interrupt || v->nmi || v->trace || v->inside;
     __atomic_store_n(&v->limit, look ? 0 : v->budget_end, __ATOMIC_RELEASE);
     if (__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE) || __atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE))
         vcpu_attention(v);
@@ -43,7 +43,9 @@ static void set_limit(pcpu *p)
 
 static __attribute__((noinline)) void look(pcpu *p, vcpu *v)
 {
-    if (__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE) || v->failed || v->leave || v->spinning || p->debug
+    if (v->inside) {
+        v->inside = false;
+    } else if (__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE) || v->failed || v->leave || v->spinning || p->debug
         || p->moved || v->work >= v->budget_end || __atomic_load_n(&p->stale.count, __ATOMIC_ACQUIRE)
         || wakes(v, p->env)) {
         p->stopping = true;
@@ -84,6 +86,8 @@ static bool deliver_pending(pcpu *p, bool *ok)
         *ok = deliver(p, &e);
         return true;
     }
+    if (v->inside)
+        return false;
     if (nmi_deliverable(v, p->env)) {
         v->nmi = false;
         v->halted = false;
@@ -131,6 +135,7 @@ static bool handle_refusal(pcpu *p, enum exit_reason *reason)
     if ((p->refused.again || p->refused.host) && !p->refused.fetch) { /* the instruction's breakpoint was passed */
         v->stepping_off = p->env->segs[S_CS].base + p->env->rip;
         v->steps_off = true;
+        v->inside = true;
     }
     if (p->refused.again)
         return true;
@@ -169,6 +174,7 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
             return EXIT_SHUTDOWN;
         if (p->starved) {
             uncount(p);
+            v->inside = true;
             return EXIT_MEMORY;
         }
         if (p->debug) {
@@ -188,7 +194,7 @@ static enum exit_reason run_loop(pcpu *p, vcpu *v)
         }
         if (v->halted && !wakes(v, p->env))
             return EXIT_HALT;
-        if (v->work >= v->budget_end)
+        if (v->work >= v->budget_end && !v->inside)
             return EXIT_BUDGET;
         if (deliver_pending(p, &ok)) {
             if (!ok && v->has_event)

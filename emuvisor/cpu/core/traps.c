@@ -37,11 +37,14 @@ bool deliver(pcpu *p, const event *e)
     const enum deliver_result result = events_deliver(p->env, &v->memory->physical, e);
     if (v->memory->epoch != p->epoch || p->env->cr[0] != cr0 || p->env->cr[3] != cr3)
         flush_tlb(p);
-    if (result == DELIVERED)
+    if (result == DELIVERED) {
+        v->inside = false;
         return true;
+    }
     if (result == DELIVER_SHUTDOWN) {
         p->shutdown = true;
     } else {
+        v->work -= EVENT_WORK; /* it is charged when it has been delivered */
         v->event = *e;
         v->has_event = true;
     }

@@ -53,6 +53,7 @@ states = st.builds(
     pat=number(64),
     tsc_adjust=number(64),
     tsc_aux=number(32),
+    steal_time=number(64),
     mtrrs=st.builds(
         Mtrrs,
         fixed=st.lists(number(64), min_size=11, max_size=11),

@@ -62,10 +62,25 @@ def test_leaf_7_has_one_subleaf():
     assert DEFAULT_MODEL.cpuid(7, 1) == (0, 0, 0, 0)
 
 
+def signature(model, base):
+    """By what a hypervisor is known there."""
+    return b"".join(word.to_bytes(4, "little") for word in model.cpuid(base, 0)[1:])
+
+
 def test_a_hypervisor_is_there():
     assert DEFAULT_MODEL.cpuid(1, 0)[2] >> 31
-    _, b, c, d = DEFAULT_MODEL.cpuid(0x40000000, 0)
-    assert b"".join(word.to_bytes(4, "little") for word in (b, c, d)) == b"emuvisor\0\0\0\0"
+    assert signature(DEFAULT_MODEL, 0x40000000) == b"emuvisor\0\0\0\0"
+
+
+@every_model
+def test_kvms_interface_as_linux_finds_it(model):
+    """hypervisor_cpuid_base looks in steps of 100h; of the features there is steal time, and no hint."""
+    bases = range(0x40000000, 0x40010000, 0x100)
+    found = [base for base in bases if signature(model, base) == b"KVMKVMKVM\0\0\0"]
+    assert found == [0x40000100]
+    assert model.cpuid(found[0], 0)[0] == found[0] + 1
+    assert model.cpuid(found[0] + 1, 0) == (1 << 5, 0, 0, 0)
+    assert model.cpuid(found[0] + 0x10, 0) == (0, 0, 0, 0), "the frequencies are in leaves 15H and 16H"
 
 
 def test_models_by_name():

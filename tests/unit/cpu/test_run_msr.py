@@ -28,6 +28,7 @@ TSC, APIC_BASE, TSC_ADJUST, MTRRCAP, PAT, MTRR_DEF_TYPE, TSC_DEADLINE = (
     0x2FF,
     0x6E0,
 )
+STEAL_TIME = 0x4B564D03
 LSTAR, FS_BASE, GS_BASE = 0xC0000082, 0xC0000100, 0xC0000101
 MTRRS = [*range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), MTRR_DEF_TYPE]
 GP = 13
@@ -220,6 +221,34 @@ def test_mtrrs_are_a_guests_own(rig):
     twin.memory.write(CODE, asm("rdmsr; hlt"))
     twin.vcpu.state = state
     assert twin.run_to_halt(pcpu=1).rax == 0x06060606
+
+
+@pytest.mark.parametrize("value", [0, 1, 0x7001, 0x7000, 0xFFFFFFFFFFFFFFC1])
+def test_the_address_of_the_steal_time_record(rig, value):
+    guest = guest_of(rig, WRITE.format(STEAL_TIME, value) + READ.format(STEAL_TIME) + "hlt")
+    state = guest.run_to_halt()
+    assert (state.rax, state.steal_time, guest.vcpu.steal_time) == (value, value, value)
+    assert guest.devices.log == []
+
+
+@pytest.mark.parametrize("value", [1 << bit for bit in range(1, 6)] + [0x7001 | 0x3E])
+def test_reserved_bits_of_the_steal_time_register(rig, value):
+    guest = guest_of(rig, WRITE.format(STEAL_TIME, 0x7001) + WRITE.format(STEAL_TIME, value) + "hlt")
+    state = guest.run_to_halt()
+    assert state.r14 == 0
+    assert state.rip == HANDLER + 7
+    assert state.steal_time == 0x7001, "it is as it was"
+
+
+def test_the_steal_time_register_is_a_vcpus_own(rig):
+    first = guest_of(rig, WRITE.format(STEAL_TIME, 0x7001) + "fldpi; hlt")
+    second = guest_of(rig, READ.format(STEAL_TIME) + "hlt")
+    first.run_to_halt()
+    assert first.vcpu.steal_time == 0x7001, "of the one that is loaded"
+    assert second.run_to_halt().rax == 0
+    assert (first.vcpu.steal_time, second.vcpu.steal_time) == (0x7001, 0)
+    first.vcpu.state = first.vcpu.state
+    assert first.vcpu.steal_time == 0x7001
 
 
 def test_mtrrcap(rig):

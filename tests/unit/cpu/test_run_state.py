@@ -17,7 +17,7 @@ quad = st.integers(0, (1 << 64) - 1)
 FLAG_VM, FLAG_TF = 1 << 17, 1 << 8
 GENERAL = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16))]
 MSRS = ["star", "lstar", "cstar", "fmask", "kernel_gs_base", "sysenter_esp", "sysenter_eip", "pat", "tsc_aux"]
-MSRS += ["tsc_adjust"]
+MSRS += ["tsc_adjust", "steal_time"]
 
 
 def segment(flags):
@@ -248,6 +248,7 @@ def test_init():
     state.cr0 |= 1 << 30
     state.star, state.pat, state.tsc_adjust, state.kernel_gs_base, state.sysenter_eip = 5, 6, 7, 8, 9
     state.mtrrs.default_type, state.a20 = 0xC06, False
+    state.steal_time = 0x7001
     state.fpu.mxcsr, state.fpu.xmm[3], state.fpu.fcw = 0x1FA0, 77, 0x27F
     state.nmi_pending = state.nmi_blocked = state.interrupt_shadow = True
     state.event = Event(14, Kind.EXCEPTION, 2)
