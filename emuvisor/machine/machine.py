@@ -29,6 +29,7 @@ from emuvisor.machine.disks import open_disk
 from emuvisor.machine.loading import Loading
 from emuvisor.machine.outcome import Ending, Outcome
 from emuvisor.machine.processor import Processor
+from emuvisor.machine.steal_time import BusyClock, StealTime
 from emuvisor.machine.vcpus import DEFAULT_TURN, Vcpus
 from emuvisor.memory import FramePool, GuestMemory
 
@@ -116,6 +117,16 @@ class Machine:
         """Somebody wants something called in the guest's thread, which does not run: it has to be woken."""
         self._until: Watch | None = None
         self._pace = FIRST_PACE
+        self.overhead = 0
+        """What returns to Python and changes of vCPUs took so far, in bytes of code."""
+        self.skips_idle_time = True
+        """On the virtual clock: halted, it goes on at once with its next timer. Else it says that it is idle, and
+        whoever runs it lets the time pass, with `idle`."""
+        self._busy = BusyClock()
+        self._steal_times: list[StealTime] = []
+        """Of each vCPU."""
+        self._stolen_ns = 0
+        """How long it has waited for a pCPU, as far as its vCPUs know."""
 
         self.clock: Clock = HostClock() if config.clock == "host" else VirtualClock()
         self.clock.on_schedule = self._timer_armed
@@ -143,10 +154,13 @@ class Machine:
 
     def _make_vcpus(self, turn: int) -> Vcpus:
         memory = bind(self.memory)
+        made = [Vcpu(memory, processor) for processor in self.processors]
+        self._steal_times = [StealTime(vcpu, self.memory) for vcpu in made]
         vcpus = Vcpus(
-            [Vcpu(memory, processor) for processor in self.processors],
+            made,
             waits_for_sipi=lambda number: self.processors[number].waits_for_sipi,
             on_switch=self._switched,
+            now=self._busy.now_ns if isinstance(self.clock, HostClock) else None,
             turn=turn,
         )
         if isinstance(self.clock, HostClock):
@@ -159,7 +173,8 @@ class Machine:
             self.clock.retired_ns = lambda: vcpus.work
         return vcpus
 
-    def _switched(self, number: int) -> None:
+    def _switched(self, number: int, waited_ns: int) -> None:
+        self._steal_times[number].pending_ns += waited_ns
         if self.board.local_apics is not None:
             self.board.local_apics.select(number)
 
@@ -358,19 +373,22 @@ class Machine:
 
     # ---- running ----
 
-    def run_slice(self, pcpu: Pcpu, slice_work: int) -> Activity:
-        """Run for about `slice_work` bytes of guest code and say what the guest can do next."""
+    def run_slice(self, pcpu: Pcpu, slice_work: int, stolen_ns: int = 0) -> Activity:
+        """Run for about `slice_work` bytes of guest code and say what the guest can do next. `stolen_ns` is the host
+        time for which it has waited for a pCPU so far."""
         self._running = True
+        self._busy.start()
         try:
-            return self._run_slice(pcpu, slice_work)
+            return self._run_slice(pcpu, slice_work, stolen_ns)
         finally:
+            self._busy.stop()
             self._running = self._stop = False
 
-    def _run_slice(self, pcpu: Pcpu, slice_work: int) -> Activity:
-        left = slice_work
+    def _run_slice(self, pcpu: Pcpu, slice_work: int, stolen_ns: int) -> Activity:
+        end = self.spent + slice_work
         resets = self.resets
         vcpus = self.vcpus
-        while left > 0 and self.outcome is None and self.resets == resets:
+        while self.spent < end and self.outcome is None and self.resets == resets:
             try:
                 self.load()
                 self._pump_input()
@@ -379,11 +397,18 @@ class Machine:
                 self._pass_signals_on()
                 switches = vcpus.switches
                 vcpu = vcpus.choose()
+                self.overhead += SWITCH_COST * (vcpus.switches - switches)
+                if stolen_ns > self._stolen_ns:
+                    self._has_waited(stolen_ns - self._stolen_ns)
+                if self._steal_times[vcpus.number].pending_ns:
+                    self._steal_times[vcpus.number].tell()
                 if self._stop:
                     vcpu.stop()  # perhaps it was another one's turn when that was asked
                 before, started = vcpu.work, time.perf_counter_ns()
-                result = pcpu.run(vcpu, self._budget(left))
+                result = pcpu.run(vcpu, self._budget(end - self.spent))
                 done = vcpu.work - before
+                if self._is_own(result.reason):
+                    self.overhead += RETURN_COST
                 activity = self._after(result)
             except OutOfFrames:  # for the boot image, or a device that writes to memory
                 return _STARVED
@@ -393,8 +418,29 @@ class Machine:
                 return activity
             if done > PACE_SAMPLE:
                 self._pace = (self._pace + done / (time.perf_counter_ns() - started)) / 2
-            left -= done + RETURN_COST + SWITCH_COST * (vcpus.switches - switches)
         return _ENDED if self.outcome is not None else _RUNNABLE
+
+    @property
+    def spent(self) -> int:
+        """What all its slices have taken so far, in bytes of code. On the virtual clock it is the same at the same
+        instruction of the guest, wherever its slices end and its memory is."""
+        return self.vcpus.work + self.overhead
+
+    def _is_own(self, reason: ExitReason) -> bool:
+        """Whether a run ended because of what the guest does, not because the host or somebody else wants it."""
+        if reason is ExitReason.BUDGET:
+            deadline = self.clock.next_deadline_ns()
+            return self.vcpus.turn_is_over or (deadline is not None and deadline <= self.clock.now_ns())
+        return reason not in (ExitReason.STOP, ExitReason.MEMORY)
+
+    def _has_waited(self, ns: int) -> None:
+        """The guest has waited for a pCPU for `ns` of host time, and the vCPU that runs now for all of it."""
+        self._stolen_ns += ns
+        if isinstance(self.clock, VirtualClock):
+            return  # or the guest would not repeat exactly
+        self._busy.wait(ns)  # the others' turns come later
+        if self.vcpus.can_run(self.vcpus.number):
+            self._steal_times[self.vcpus.number].pending_ns += ns
 
     def _budget(self, left: int) -> int:
         """Bytes of code to run: until the next timer or the end of the vCPU's turn, but at most `left`."""
@@ -462,11 +508,16 @@ class Machine:
             return _RUNNABLE
         if deadline is None:
             return Activity(Readiness.IDLE)
-        assert isinstance(self.clock, VirtualClock)
-        idle_ns = max(0, deadline - self.clock.now_ns())
-        self.clock.skip(idle_ns)
-        self.vcpus.idle(idle_ns)
+        if not self.skips_idle_time:
+            return Activity(Readiness.IDLE, deadline)
+        self.idle(max(0, deadline - self.clock.now_ns()))
         return _RUNNABLE
+
+    def idle(self, ns: int) -> None:
+        """On the virtual clock: `ns` pass while it is halted. Not while it runs."""
+        assert isinstance(self.clock, VirtualClock)
+        self.clock.skip(ns)
+        self.vcpus.idle(ns)
 
     def _can_be_woken(self, number: int) -> bool:
         """Whether an interrupt ends the HLT of processor `number`."""

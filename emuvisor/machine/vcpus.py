@@ -28,7 +28,8 @@ INTERRUPT_DELAY = 20_000
 class Vcpus:
     """`vcpus`, of which number 0 is the bootstrap processor. A turn is at most `turn` bytes of code. It ends early with
     HLT, with a loop around PAUSE and soon after a sibling got an interrupt; then it is the next one's that can run, so
-    all get one in each round. `waits_for_sipi` says who cannot; `on_switch` hears who runs from now on.
+    all get one in each round. `waits_for_sipi` says who cannot; `on_switch` hears who runs from now on, and for how
+    long it could have run and waited for its turn: by `now`, or else by what all retired.
 
     They share a pCPU, and so a clock: while one runs, time passes for all. `idle_ns` of the one that runs is kept
     such that its `work + idle_ns` is what all have retired and the time that passed while all were halted.
@@ -39,12 +40,14 @@ class Vcpus:
         vcpus: Sequence[Vcpu],
         *,
         waits_for_sipi: Callable[[int], bool],
-        on_switch: Callable[[int], None],
+        on_switch: Callable[[int, int], None],
+        now: Callable[[], int] | None = None,
         turn: int = DEFAULT_TURN,
     ) -> None:
         self._vcpus = tuple(vcpus)
         self._waits_for_sipi = waits_for_sipi
         self._on_switch = on_switch
+        self._now = now or (lambda: self.work)
         self._turn = turn
         self._idle_ns = 0
         self._single = len(vcpus) == 1
@@ -53,6 +56,8 @@ class Vcpus:
         self.running = self._vcpus[0]
         self._others = 0
         """What the others have retired."""
+        self._waits_since: list[int | None] = [None] * len(vcpus)
+        """Since when each wants to run and has no turn."""
         self._turn_start, self._turn_end = 0, turn
         self._pauses = 0
         """Turns in a row that were nothing but a wait."""
@@ -72,6 +77,7 @@ class Vcpus:
     def reset(self) -> None:
         """The bootstrap processor begins."""
         self._pauses = 0
+        self._waits_since = [None] * len(self._vcpus)
         self._begin_turn(0)
 
     @property
@@ -121,8 +127,11 @@ class Vcpus:
 
     def _begin_turn(self, number: int) -> None:
         vcpu = self._vcpus[number]
+        waited = 0
         if number != self.number:
             self.switches += 1
+            self._begin_wait(self.number)
+            waited = self._end_wait(number)
         self._others = self.work - vcpu.work
         self.number = number
         self.running = vcpu
@@ -130,7 +139,17 @@ class Vcpus:
         self._turn_start = vcpu.work
         self._turn_end = vcpu.work + self._turn
         vcpu.pause_window = self._pause_window()
-        self._on_switch(number)
+        self._on_switch(number, waited)
+
+    def _begin_wait(self, number: int) -> None:
+        """From now on `number` waits for its turn, if it has something to do."""
+        if self._waits_since[number] is None and self.can_run(number):
+            self._waits_since[number] = self._now()
+
+    def _end_wait(self, number: int) -> int:
+        """It waits no longer; returns for how long it has."""
+        since, self._waits_since[number] = self._waits_since[number], None
+        return 0 if since is None else self._now() - since
 
     def _pause_window(self) -> int:
         """How long the one whose turn begins may wait in a loop: as it likes when nobody else can run."""
@@ -138,6 +157,11 @@ class Vcpus:
             return 0
         # When all wait, for time to pass, they need not pass the turn on every 2 us.
         return PAUSE_WINDOW << min(self._pauses // len(self._vcpus), PAUSE_DOUBLINGS)
+
+    @property
+    def turn_is_over(self) -> bool:
+        """Whether the present one has used its turn up."""
+        return not self._single and self.running.work >= self._turn_end
 
     def budget(self, left: int) -> int:
         """Of `left` bytes of code, what belongs to the present turn; at least 1, for a halted one has no turn left."""
@@ -161,6 +185,8 @@ class Vcpus:
         self._vcpus[number].interrupt = level
         if level:
             self.woken(number)
+        elif self._waits_since[number] is not None and not self.can_run(number):
+            self._end_wait(number)
 
     def nmi(self, number: int) -> None:
         """An NMI for `number`."""
@@ -172,6 +198,7 @@ class Vcpus:
         at once when the one that runs waits for that."""
         if number == self.number:
             return
+        self._begin_wait(number)
         running = self.running
         running.pause_window = running.pause_window or PAUSE_WINDOW
         end = running.work + INTERRUPT_DELAY

@@ -36,9 +36,16 @@ def test_everything_from_toml(tmp_path):
         vcpus = 1
         clock = "host"
         epoch_s = 2025-06-01T12:00:00Z
+        seed = 7
         serial_ports = 2
         until = "login:"
         timeout_s = 60
+        cpu_weight = 300
+        cpu_cap = 75
+        cpu_reservation = 12.5
+        cpu_limit = "100M"
+        cpu_affinity = [0, 2]
+        cpu_latency_us = 500
         option_roms = ["net.rom"]
         devices = ["my:Lamp"]
         rng = true
@@ -85,10 +92,17 @@ def test_everything_from_toml(tmp_path):
         name="debian-1",
         board="pc",
         memory=512 << 20,
+        cpu_weight=300,
+        cpu_cap=75,
+        cpu_reservation=12.5,
+        cpu_limit=100 << 20,
+        cpu_affinity=(0, 2),
+        cpu_latency_us=500,
         cpu="base",
         vcpus=1,
         clock="host",
         epoch_s=1748779200,
+        seed=7,
         kernel=KernelConfig(tmp_path / "vmlinuz", Path("/abs/initrd"), "quiet", "guest"),
         disks=(
             DiskConfig(tmp_path / "a.img", True),
@@ -148,6 +162,20 @@ def test_other_boot_sources():
         ({**KERNEL, "memory": 1.5}, 'memory: 1.5 is not a size, such as "256M" or a number of bytes'),
         ({**KERNEL, "memory": "4K"}, "memory: 4096 bytes (4 KiB) is outside 1 MiB to 512 GiB"),
         ({**KERNEL, "vcpus": True}, "vcpus: True is not a whole number"),
+        ({**KERNEL, "cpu_weight": 0}, "cpu_weight: 0 is outside 1 to 10000"),
+        ({**KERNEL, "cpu_weight": 1.5}, "cpu_weight: 1.5 is not a whole number"),
+        ({**KERNEL, "cpu_cap": 0}, "cpu_cap: 0 is outside 0.01 to 100"),
+        ({**KERNEL, "cpu_cap": float("nan")}, "cpu_cap: nan is outside 0.01 to 100"),
+        ({**KERNEL, "cpu_cap": "half"}, "cpu_cap: 'half' is not a number"),
+        ({**KERNEL, "cpu_reservation": 100.5}, "cpu_reservation: 100.5 is outside 0 to 100"),
+        ({**KERNEL, "cpu_reservation": 30, "cpu_cap": 20}, "cpu_reservation: 30 is more than the cap of 20"),
+        ({**KERNEL, "cpu_limit": 0}, "cpu_limit: 0 is outside 1 to 1099511627776"),
+        ({**KERNEL, "cpu_limit": "2T"}, "cpu_limit: 2199023255552 is outside 1 to 1099511627776"),
+        ({**KERNEL, "cpu_affinity": []}, "cpu_affinity: there is no pCPU in it"),
+        ({**KERNEL, "cpu_affinity": [0, 32]}, "cpu_affinity: 32 is outside 0 to 31"),
+        ({**KERNEL, "cpu_affinity": [True]}, "cpu_affinity: True is not a whole number"),
+        ({**KERNEL, "cpu_affinity": 1}, "cpu_affinity: 1 is not a list of whole numbers"),
+        ({**KERNEL, "cpu_latency_us": 99}, "cpu_latency_us: 99 is outside 100 to 100000"),
         ({**KERNEL, "vcpus": 9}, "vcpus: 9 is outside 1 to 8"),
         ({**KERNEL, "board": "isa", "vcpus": 2}, "vcpus: the isa board has one processor, not 2"),
         ({**KERNEL, "serial_ports": 5}, "serial_ports: 5 is outside 0 to 4"),
@@ -177,8 +205,6 @@ def test_other_boot_sources():
         ({"disks": [{"path": "d", "queues": 17}]}, "disks.queues: 17 is outside 1 to 16"),
         ({"disks": [{"path": "d", "kind": "cdrom", "bus": "virtio"}]}, "disks.bus: a cdrom is not virtio"),
         ({"disks": [{"path": "d", "kind": "floppy", "format": "qcow2"}]}, "disks.format: a floppy is not qcow2"),
-        ({**KERNEL, "nics": [{}]},
-         'nics: a guest on a network needs clock = "host"; a virtual clock skips the time that an answer takes'),
         ({**KERNEL, "nics": [{"queues": 17}]}, "nics.queues: 17 is outside 1 to 16"),
         ({**KERNEL, "nics": [{"network": "my net"}]},
          "nics.network: 'my net' is not 1 to 64 letters, digits, '-', '_' or '.'"),

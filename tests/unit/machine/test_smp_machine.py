@@ -1,78 +1,19 @@
 """A machine with two processors: starting them, NMI, halts, shutdown, reset, and stopping whichever runs."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
-
-import keystone
 import pytest
+from smp_rig import FLAG, INIT, POWER_OFF, SLICE, START, STOP, Build, run
 
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.machine.config import FlatConfig, GuestConfig
-from emuvisor.machine.machine import Machine, Readiness
+from emuvisor.machine.machine import Readiness
 from emuvisor.machine.outcome import Ending
 from emuvisor.memory import FramePool
-from emuvisor.units import MIB
 
-FIRST, SECOND, FLAG = 0x8000, 0x9000, 0x7000
-"""Where the processors' code is, and a byte for what they tell each other."""
-PATIENCE_S = 30
-SLICE = 200_000
-INIT = "mov dword ptr [0xfee00300], 0xc4500;"
-START = INIT + f"mov dword ptr [0xfee00300], {0xC4600 | SECOND >> 12};"
 NMI_OTHERS = "mov dword ptr [0xfee00300], 0xc4400;"
 WAIT = f"w: pause; cmp byte ptr [{FLAG}], 1; jne w;"
-POWER_OFF = "mov dx, 0x604; mov ax, 0x2000; out dx, ax; hlt;"
 TELL = f"mov byte ptr [{FLAG}], 1;"
-STOP = "cli; hlt;"
 SPIN = "s: jmp s;"
 NMI_VECTOR = "mov word ptr [8], 0x9100; mov word ptr [10], 0;"
 """The handler of vector 2 is behind the second processor's code."""
-
-Build = Callable[..., Machine]
-
-
-@cache
-def asm(source: str, bits: int, at: int) -> bytes:
-    modes = {16: keystone.KS_MODE_16, 32: keystone.KS_MODE_32}
-    code, _ = keystone.Ks(keystone.KS_ARCH_X86, modes[bits]).asm(source, at)
-    return bytes(code)
-
-
-@pytest.fixture
-def pool() -> Iterator[FramePool]:
-    pool = FramePool(4 * MIB)
-    yield pool
-    assert pool.used == 0, "close gives everything back"
-
-
-@pytest.fixture
-def build(pool: FramePool, tmp_path: Path) -> Iterator[Build]:
-    """build(first, second, handler=""): a machine whose first processor runs `first` (32 bits), and whose second, when
-    it is started, runs `second` (16 bits)."""
-    machines = []
-
-    def build(first: str, second: str, handler: str = "", **fields: object) -> Machine:
-        path = tmp_path / "guest.bin"
-        image = asm(first, 32, FIRST).ljust(SECOND - FIRST, b"\0") + asm(second, 16, SECOND).ljust(
-            0x100, b"\0"
-        )
-        path.write_bytes(image + (asm(handler, 16, SECOND + 0x100) if handler else b""))
-        flat = FlatConfig(path, FIRST, "protected32")
-        config = GuestConfig(**{"memory": MIB, "flat": flat, "vcpus": 2, **fields})  # type: ignore[arg-type]
-        machines.append(Machine(config, pool))
-        machines[-1].boot()
-        return machines[-1]
-
-    yield build
-    for machine in machines:
-        machine.close()
-
-
-def run(machine: Machine, pool: FramePool) -> tuple[Ending, str]:
-    outcome = machine.run(Pcpu(pool, machine.model), SLICE, seconds=PATIENCE_S)
-    assert outcome is not None, machine.vcpus.running.state
-    return outcome.ending, outcome.message
 
 
 @pytest.mark.parametrize("board", ["pc", "microvm"])

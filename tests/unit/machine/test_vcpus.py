@@ -42,12 +42,18 @@ class Rig:
         self.fakes = [FakeVcpu() for _ in range(count)]
         self.waiting: set[int] = set()
         self.switched: list[int] = []
+        self.waited = [0] * count
+        """For how long each waited for its turns."""
         self.vcpus = Vcpus(
             cast("Any", self.fakes),
             waits_for_sipi=lambda number: number in self.waiting,
-            on_switch=self.switched.append,
+            on_switch=self._switch,
             turn=turn,
         )
+
+    def _switch(self, number: int, waited: int) -> None:
+        self.switched.append(number)
+        self.waited[number] += waited
 
     def run(self, work: int, reason: ExitReason = ExitReason.BUDGET, halt: bool = False) -> int:
         """The number of the one that ran."""
@@ -260,3 +266,116 @@ def test_there_is_one_clock_and_everybody_gets_a_turn(
         fake.halted = False
     turns = {rig.run(10 * TURN) for _ in range(count + 1)}
     assert turns == set(range(count))
+
+
+# ---- waiting for a turn ----
+
+
+def test_a_single_one_never_waits() -> None:
+    rig = Rig(1)
+    for _ in range(3):
+        rig.run(TURN)
+        rig.run(1, halt=True)
+        rig.vcpus.interrupt(0, True)
+    assert rig.waited == [0]
+
+
+def test_who_could_run_waits_while_the_others_do() -> None:
+    rig = Rig(3)
+    for _ in range(3):
+        rig.run(TURN)
+    assert rig.waited == [0, 0, 0], "they begin with their first turn"
+    rig.run(TURN)
+    assert rig.waited == [2 * TURN, 0, 0]
+    for _ in range(3):
+        rig.run(TURN)
+    assert rig.waited == [4 * TURN, 2 * TURN, 2 * TURN]
+
+
+def test_a_turn_in_pieces_is_no_wait_of_its_owner() -> None:
+    rig = Rig(2)
+    for _ in range(2):
+        rig.run(TURN)
+    for _ in range(10):
+        rig.run(TURN // 10)
+    rig.run(TURN)
+    assert rig.waited == [TURN, TURN]
+
+
+def test_who_is_halted_does_not_wait_before_its_interrupt() -> None:
+    rig = Rig(2)
+    rig.run(10, halt=True)
+    rig.run(50_000)
+    rig.vcpus.interrupt(0, True)
+    rig.run(5_000)
+    rig.vcpus.interrupt(0, True)
+    rig.run(15_000)
+    assert rig.run(1) == 0
+    assert rig.waited == [20_000, 0]
+
+
+def test_an_interrupt_that_goes_away_was_nothing_to_wait_for() -> None:
+    rig = Rig(2)
+    rig.run(10, halt=True)
+    rig.vcpus.interrupt(0, True)
+    rig.run(70_000)
+    rig.vcpus.interrupt(0, False)
+    rig.run(TURN)
+    rig.vcpus.interrupt(0, True)
+    rig.run(0)
+    rig.fakes[1].halted = True
+    assert rig.run(1) == 0
+    assert rig.waited == [0, 0]
+
+
+def test_the_level_is_nothing_to_one_that_runs_anyway() -> None:
+    rig = Rig(2)
+    rig.run(TURN)
+    rig.vcpus.interrupt(0, True)
+    rig.vcpus.interrupt(0, False)
+    rig.run(TURN)
+    rig.run(1)
+    assert rig.waited == [TURN, 0]
+
+
+def test_a_wait_ends_with_a_reset() -> None:
+    rig = Rig(2)
+    rig.run(TURN)
+    rig.run(50_000)
+    rig.waiting = {1}
+    rig.vcpus.reset()
+    rig.run(TURN)
+    rig.waiting = set()
+    rig.vcpus.woken(1)
+    assert [rig.run(TURN), rig.run(TURN), rig.run(1)] == [1, 0, 1]
+    assert rig.waited == [TURN, TURN]
+
+
+def test_waits_by_another_clock() -> None:
+    times = []
+    waited = []
+    vcpus = Vcpus(
+        cast("Any", [FakeVcpu(), FakeVcpu()]),
+        waits_for_sipi=lambda number: False,
+        on_switch=lambda number, ns: waited.append((number, ns)),
+        now=lambda: times[-1],
+        turn=10,
+    )
+    for time in (50, 100, 130, 137):
+        times.append(time)
+        cast("FakeVcpu", vcpus.choose()).work += 10
+    assert waited == [(0, 0), (1, 0), (0, 30), (1, 7)]
+
+
+@given(
+    count=st.integers(2, 4),
+    turns=st.lists(st.tuples(st.integers(1, TURN), st.booleans(), st.sets(st.integers(0, 3))), max_size=40),
+)
+def test_nobody_waits_and_runs_at_once(count: int, turns: list[tuple[int, bool, set[int]]]) -> None:
+    rig = Rig(count)
+    for work, halt, woken in turns:
+        rig.run(work, halt=halt)
+        for number in range(count):
+            rig.vcpus.interrupt(number, number in woken)
+    for number, fake in enumerate(rig.fakes):
+        assert 0 <= rig.waited[number] <= rig.vcpus.work - fake.work
