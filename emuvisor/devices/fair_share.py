@@ -8,7 +8,8 @@ work conserving: while anybody waits, every token goes to somebody; who does not
 and does not save it up.
 
 A request that is granted while its flow does not ask (its guest is paused, or has no pCPU) waits as granted: it holds
-nobody up.
+nobody up. A large one is granted in parts, each in its turn and when it is asked for: else a guest could put a backend
+into debt for hours with a request that is larger than its disk.
 """
 
 import itertools
@@ -19,12 +20,14 @@ from collections.abc import Callable
 from emuvisor.bus.bucket import TokenBucket
 from emuvisor.devices.limits import Rate
 from emuvisor.errors import UsageError
-from emuvisor.units import NS_PER_S
+from emuvisor.units import MIB, NS_PER_S
 
 __all__ = ["DEFAULT_SHARES", "MAX_SHARES", "FairShare", "Flow"]
 
 DEFAULT_SHARES = 1000
 MAX_SHARES = 1_000_000
+PART = MIB
+"""Bytes of a request that are granted at once."""
 COST_UNIT = MAX_SHARES
 """Costs are whole numbers of nanoseconds of the backend times this, so that they can be divided by any weight."""
 
@@ -40,14 +43,22 @@ class Flow:
         self.start = 0
         """Start tag of the request that waits, and its number, which decides between equal tags."""
         self.ticket = 0
+        self.size = 0
+        """Bytes of the request that was asked for last and may not go on yet."""
         self.waiting: int | None = None
-        """Bytes of the request that waits."""
+        """How many of them wait for their turn."""
         self.granted: int | None = None
-        """Bytes of the request that may go on, and has not been asked for since."""
+        """How many had it; None before the first."""
 
     def delay_ns(self, size: int) -> int:
         """0 when its request of `size` bytes may go on, which is then paid; or else when to ask again."""
         return self.backend.delay_ns(self, size)
+
+    def tokens(self, counts_bytes: bool) -> int:
+        """What the part that waits takes of a limit, in billionths of a token: a request is one operation."""
+        if counts_bytes:
+            return (self.waiting or 0) * NS_PER_S
+        return NS_PER_S if self.granted is None else 0
 
 
 class FairShare:
@@ -109,26 +120,38 @@ class FairShare:
         """It has no more requests."""
         with self._lock:
             self._flows.remove(flow)
-            if flow in self._waiting:
-                self._waiting.remove(flow)
+            self._withdraw(flow)
 
     def delay_ns(self, flow: Flow, size: int) -> int:
         """0 when the request of `size` bytes of `flow` may go on, which is then paid; or else when to ask again."""
         with self._lock:
             now = self._clock()
             self._grant(now)
-            if flow.granted is not None and flow.granted < size:
-                flow.granted = None  # that request was given up, by a reset
-            if flow.granted is None:
-                if flow.waiting is None:
-                    flow.start, flow.ticket = max(self._virtual, flow.finish), next(self._tickets)
-                    self._waiting.append(flow)
-                flow.waiting = size
+            if size > flow.size:
+                flow.granted = None  # it is another one: that before was given up, by a reset
+            flow.size = size
+            if flow.granted is None or flow.granted < size:
+                self._line_up(flow)
                 self._grant(now)
-            if flow.granted is not None:
-                flow.granted = None
-                return 0
-            return max(1, self._when(flow, now) - now)
+            if flow.granted is None or flow.granted < size:
+                return max(1, self._when(flow, now) - now)
+            self._withdraw(flow)
+            flow.granted, flow.size = None, 0
+            return 0
+
+    def _withdraw(self, flow: Flow) -> None:
+        """Nothing of it waits any more."""
+        if flow.waiting is not None:
+            self._waiting.remove(flow)
+            flow.waiting = None
+
+    def _line_up(self, flow: Flow) -> None:
+        """The next part of its request waits for its turn."""
+        if flow.waiting is None:
+            flow.start, flow.ticket = max(self._virtual, flow.finish), next(self._tickets)
+            self._waiting.append(flow)
+        rest = flow.size - (flow.granted or 0)
+        flow.waiting = min(rest, PART) if any(counts_bytes for _, counts_bytes in self._buckets) else rest
 
     def _grant(self, now: int) -> None:
         """Let the requests go whose turn it was by now: each at the moment at which it had its tokens, so that none
@@ -136,37 +159,35 @@ class FairShare:
         at, self._time = self._time, now
         while self._waiting:
             flow = min(self._waiting, key=_order)
-            size = flow.waiting or 0
-            at = max((bucket.when(_tokens(size, by), at) for bucket, by in self._buckets), default=at)
+            at = max((bucket.when(flow.tokens(by), at) for bucket, by in self._buckets), default=at)
             if at > now:
                 return
             for bucket, by in self._buckets:
-                bucket.take(_tokens(size, by), at)
+                bucket.take(flow.tokens(by), at)
             self._waiting.remove(flow)
             self._virtual = flow.start
-            flow.finish = flow.start + self._cost(size) // flow.shares
-            flow.granted, flow.waiting = size, None
+            flow.finish = flow.start + self._cost(flow) // flow.shares
+            flow.granted, flow.waiting = (flow.granted or 0) + (flow.waiting or 0), None
 
-    def _cost(self, size: int) -> int:
-        """What a request takes of the backend's time, by the limit of which it takes most."""
+    def _cost(self, flow: Flow) -> int:
+        """What its part takes of the backend's time, by the limit of which it takes most."""
         return max(
-            (int(_tokens(size, by) * COST_UNIT // bucket.rate) for bucket, by in self._buckets), default=0
+            (int(flow.tokens(by) * COST_UNIT // bucket.rate) for bucket, by in self._buckets), default=0
         )
 
     def _when(self, flow: Flow, now: int) -> int:
-        """When the tokens are there for the request of `flow` and all that are before it."""
-        ahead = [other for other in self._waiting if _order(other) < _order(flow)]
+        """When the tokens are there for the part of `flow` that waits and all that are before it; `now` when none of
+        it waits."""
         until = now
+        if flow.waiting is None:
+            return until
+        ahead = [other for other in self._waiting if _order(other) < _order(flow)]
         for bucket, by in self._buckets:
-            size = sum(_tokens(other.waiting or 0, by) for other in ahead)
-            missing = size + min(_tokens(flow.waiting or 0, by), bucket.burst) - bucket.level(now)
+            tokens = sum(other.tokens(by) for other in ahead)
+            missing = tokens + min(flow.tokens(by), bucket.burst) - bucket.level(now)
             until = max(until, now - int(-missing // bucket.rate))
         return until
 
 
 def _order(flow: Flow) -> tuple[int, int]:
     return flow.start, flow.ticket
-
-
-def _tokens(size: int, counts_bytes: bool) -> int:
-    return (size if counts_bytes else 1) * NS_PER_S

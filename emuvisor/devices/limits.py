@@ -65,9 +65,13 @@ class Rate:
     @classmethod
     def of(cls, value: "Rate | int | str | None") -> "Rate | None":
         """A rate from any form of it. Raises UsageError."""
+        if value is None or isinstance(value, Rate):
+            return value
         if isinstance(value, str):
             return cls.parse(value)
-        return cls(value) if isinstance(value, int) else value
+        if type(value) is not int:  # a truth value is no number
+            raise UsageError(f'{value!r} is not a rate, such as 1000 or "10M:64M"')
+        return cls(value)
 
     @property
     def capacity(self) -> int:

@@ -234,13 +234,16 @@ class Blk(VirtioDevice):
     def _ration(self, queue: VirtQueue, chain: Chain) -> int | None:
         """Do a request if its limits allow it now; None when it has to wait."""
         kind, _, _ = HEADER.unpack(chain.read(0, HEADER.size).ljust(HEADER.size, b"\0"))
+        most = self.disk.sectors * SECTOR_SIZE  # what is longer is refused: it must not make a debt of days
         if kind == RequestType.IN:
-            return self._throttled.handle(queue, chain, READ, max(0, chain.writable_length - STATUS_LENGTH))
+            size = min(max(0, chain.writable_length - STATUS_LENGTH), most)
+            return self._throttled.handle(queue, chain, READ, size)
         if kind == RequestType.OUT:
-            return self._throttled.handle(queue, chain, WRITE, max(0, chain.readable_length - HEADER.size))
+            size = min(max(0, chain.readable_length - HEADER.size), most)
+            return self._throttled.handle(queue, chain, WRITE, size)
         if kind == RequestType.WRITE_ZEROES:
             _, sectors, _ = RANGE.unpack(chain.read(HEADER.size, RANGE.size).ljust(RANGE.size, b"\0"))
-            size = min(sectors, MAX_WRITE_ZEROES_SECTORS) * SECTOR_SIZE
+            size = min(min(sectors, MAX_WRITE_ZEROES_SECTORS) * SECTOR_SIZE, most)
             return self._throttled.handle(queue, chain, WRITE, size)
         if kind == RequestType.DISCARD:
             return self._throttled.handle(queue, chain, WRITE, 0)

@@ -40,6 +40,13 @@ def test_what_is_no_rate(text: str, message: str) -> None:
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize("value", [True, 1.5, (1, 2)])
+def test_what_is_no_form_of_a_rate(value: object) -> None:
+    with pytest.raises(UsageError) as error:
+        Rate.of(value)  # type: ignore[arg-type]
+    assert str(error.value) == f'{value!r} is not a rate, such as 1000 or "10M:64M"'
+
+
 def test_some_limits_are_changed_and_the_others_stay() -> None:
     limits = DiskLimits(read_bytes=Rate(1), total_iops=Rate(2))
     assert limits.changed({"read_bytes": None, "write_iops": "3:4"}) == DiskLimits(
@@ -282,6 +289,43 @@ def test_a_request_that_was_given_up_does_not_pay_for_a_larger_one() -> None:
     assert second.delay_ns(1024) > 0
     users.now = 100 * NS_PER_S
     assert second.delay_ns(1024) == 0
+
+
+def test_a_request_of_a_terabyte_holds_up_nobody_but_its_guest() -> None:
+    """Its size is what the guest says; that it is larger than the disk is found out when it is done."""
+    users = Users(Rate(MIB, 64 * KIB), Rate(1000, 10))
+    users.add("honest", 1, 16 * KIB)
+    users.add("hostile", 1, 1 << 40)
+    users.run(20 * NS_PER_S)
+    assert users.got["hostile"] == 0
+    assert near(users.got["honest"], 10 * MIB, 0.15), users.got
+    users.at["hostile"] = 1 << 62  # gone
+    before = users.got["honest"]
+    users.run(40 * NS_PER_S)
+    assert near(users.got["honest"] - before, 20 * MIB, 0.06), "but for the part that was asked for"
+
+
+def test_a_request_in_parts_is_one_operation() -> None:
+    users = Users(Rate(64 * MIB, MIB), Rate(1, 1))
+    flow = users.backend.join()
+    delays = [flow.delay_ns(3 * MIB)]
+    while delays[-1]:
+        users.now += delays[-1]
+        delays.append(flow.delay_ns(3 * MIB))
+    assert len(delays) == 4  # the second and the third part wait, each for the time that a full bucket takes
+    assert users.now == 2 * NS_PER_S // 64
+    assert flow.delay_ns(0) == NS_PER_S - users.now, "the next one is another"
+
+
+def test_a_request_in_parts_that_was_given_up() -> None:
+    users = Users(Rate(MIB, MIB))
+    flow = users.backend.join()
+    assert flow.delay_ns(4 * MIB) == 1
+    users.now = 1
+    assert flow.delay_ns(4 * MIB) > 1
+    assert flow.delay_ns(16 * KIB) == 0, "by what was paid already"
+    assert flow.waiting is None
+    assert flow.delay_ns(16 * KIB) > 0
 
 
 def test_weights_change_and_users_leave() -> None:

@@ -274,12 +274,7 @@ class Net(VirtioDevice):
 
     def _send(self, queue: VirtQueue) -> None:
         if self._sending.active:
-            self.serve(
-                queue,
-                lambda chain: self._sending.handle(
-                    queue, chain, OUT, max(0, chain.readable_length - HEADER_SIZE)
-                ),
-            )
+            self.serve(queue, lambda chain: self._sending.handle(queue, chain, OUT, _frame_size(chain)))
         else:
             self.serve(queue, lambda chain: self._transmit(chain, queue.index // 2))
 
@@ -369,6 +364,12 @@ class Net(VirtioDevice):
             _give_back(queue, chains)
             raise
         return True
+
+
+def _frame_size(chain: Chain) -> int:
+    """What a frame that is to be sent takes of a limit. A longer one than there can be is dropped: it must not make a
+    debt of days."""
+    return min(max(0, chain.readable_length - HEADER_SIZE), MAX_FRAME)
 
 
 def _scatter(data: memoryview, chains: list[Chain]) -> list[int]:

@@ -18,7 +18,7 @@ from emuvisor.devices.virtio.blk import RequestType as Type
 from emuvisor.devices.virtio.device import VirtioDevice
 from emuvisor.devices.virtio.mmio import VirtioMmio
 from emuvisor.devices.virtio.net import Net
-from emuvisor.devices.virtio.net.device import CardDrop
+from emuvisor.devices.virtio.net.device import MAX_FRAME, CardDrop
 from emuvisor.devices.virtio.net.meter import MIN_QUEUE_FRAMES
 from emuvisor.errors import OutOfFrames, SnapshotError
 from emuvisor.units import KIB, NS_PER_MS, NS_PER_S
@@ -122,6 +122,20 @@ def test_zeroes_count_as_what_they_are_and_a_discard_as_an_operation() -> None:
     assert driver.used(0) == []
     driver.run(2 * NS_PER_S)
     assert [answer for _, answer in driver.used(0)] == [b"\1"]
+
+
+def test_a_request_that_is_longer_than_the_disk_costs_no_more_than_the_disk() -> None:
+    driver = LimitedDisk(DiskLimits(read_bytes=Rate(SECTORS * 512, KIB)))
+    header, data = driver.buffer(pack("<IIQ", Type.IN, 0, 0)), driver.buffer(256 * KIB)
+    first = driver.add_parts(0, [header], [*[data] * 100, driver.buffer(1)])  # 25 MiB of a disk of 2 MiB
+    driver.kick(0)
+    assert driver.done() == [first]
+    assert driver.device.statistics.errors == 1
+    second = driver.ask(Type.IN, KIB)
+    driver.run(NS_PER_S - 1)
+    assert driver.done() == []
+    driver.run(NS_PER_S)
+    assert driver.done() == [second]
 
 
 def test_limits_change_while_requests_wait() -> None:
@@ -319,6 +333,16 @@ def test_what_the_guest_sends_waits_in_its_queue() -> None:
     latency = card.net.meter.as_dict()
     assert (latency["sent"]["count"], latency["throttled"]["count"]) == (5, 3)
     assert latency["throttled"]["max_ns"] == 300 * NS_PER_MS
+
+
+def test_a_frame_that_is_longer_than_any_costs_no_more_than_the_longest() -> None:
+    card = LimitedCard(NicLimits(out_bytes=Rate(10 * MAX_FRAME, MAX_FRAME)))
+    card.add_parts(TX, [card.buffer(64 * KIB)] * 16, [])
+    card.kick(TX)
+    assert card.net.dropped == {CardDrop.BAD_LENGTH: 1}
+    card.send()
+    card.run(NS_PER_S // 10)
+    assert len(card.link.sent) == 1
 
 
 def test_what_comes_in_waits_and_is_dropped_when_it_is_too_much() -> None:
