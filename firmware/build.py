@@ -27,6 +27,7 @@ ADDRESS = {
     "vbe": FLAT_ADDRESS,
     "balloon": FLAT_ADDRESS,
     "smp": FLAT_ADDRESS,
+    "dice": FLAT_ADDRESS,
 }
 TOOLS = ("as", "ld", "objcopy")
 

@@ -21,7 +21,7 @@ __all__ = [
     "image",
 ]
 
-FLAT = ("hello", "ring", "memtouch", "spin", "halt", "vmexit", "bioscheck", "vbe", "balloon", "smp")
+FLAT = ("hello", "ring", "memtouch", "spin", "halt", "vmexit", "bioscheck", "vbe", "balloon", "smp", "dice")
 NAMES = ("bios", "boot", *FLAT)
 
 BIOS_SIZE = 0x10000

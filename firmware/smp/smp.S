@@ -29,6 +29,7 @@
 .equ LAST_TIME,         SHARED + 0x118
 .equ TORN,              SHARED + 0x120  # how often they differed
 .equ BACKWARDS,         SHARED + 0x128  # how often the time stamp counter was behind another processor's
+.equ PAIR,              SHARED + 0x130  # two numbers, 16 bytes
 .equ JOB,               SHARED + 0x140  # what a VECTOR_JOB interrupt is about
 .equ ACKNOWLEDGED,      SHARED + 0x148
 .equ RECEIVED,          SHARED + 0x200
@@ -39,6 +40,9 @@
 .equ PAGE_A,            0x32000
 .equ PAGE_B,            0x33000
 .equ WINDOW_TABLE,      0x34000
+.equ SPLIT,             0x36000 - 4     # a number that lies in two pages
+.equ SPLIT_START,       0xFFFFFF80      # soon there is a carry from one to the other
+.equ PAIR_STEP,         3               # what the pair's second number grows by, while the first grows by 1
 .equ STACKS,            0x40000
 .equ STACK_SIZE,        0x1000
 .equ WINDOW,            0x200000        # the second 2 MiB: its first page shows PAGE_A or PAGE_B
@@ -113,6 +117,8 @@
         lea     rsi, [rip + on_job]
         call    set_gate
         call    make_window
+        mov     eax, SPLIT_START
+        mov     [SPLIT], rax
         mov     byte ptr [ROUTINE], OPCODE_MOV_EAX
         mov     byte ptr [ROUTINE + 5], OPCODE_RET
 
@@ -146,6 +152,17 @@
         report  "sum by LOCK CMPXCHG", SUM_CMPXCHG
         cmp     rbx, [SUM_CMPXCHG]
         fail_unless e, "exchanges were lost"
+        report  "sum by LOCK CMPXCHG16B", PAIR
+        cmp     rbx, [PAIR]
+        fail_unless e, "exchanges of 16 bytes were lost"
+        imul    rax, rbx, PAIR_STEP
+        cmp     rax, [PAIR + 8]
+        fail_unless e, "an exchange of 16 bytes was torn"
+        mov     eax, SPLIT_START
+        sub     [SPLIT], rax
+        report  "sum across two pages by LOCK XADD", SPLIT
+        cmp     rbx, [SPLIT]
+        fail_unless e, "additions across two pages were lost"
         report  "sum under a spin lock", FIRST
         cmp     rbx, [FIRST]
         fail_unless e, "the lock was held twice"
@@ -239,7 +256,7 @@ barrier:
         je      1b
         ret
 
-# add_together: all processors add to the same sums, in three ways.
+# add_together: all processors add to the same sums, in several ways.
 add_together:
         call    barrier
         mov     r12, [ROUNDS]
@@ -257,7 +274,24 @@ add_together:
         jnz     2b
         call    barrier
         mov     r12, [ROUNDS]
-4:      call    acquire
+4:      mov     rax, [PAIR]
+        jmp     5f                      # a block of its own: a turn may end between the two loads
+5:      mov     rdx, [PAIR + 8]
+6:      lea     rbx, [rax + 1]
+        lea     rcx, [rdx + PAIR_STEP]
+        lock cmpxchg16b [PAIR]
+        jne     6b
+        dec     r12
+        jnz     4b
+        call    barrier
+        mov     r12, [ROUNDS]
+7:      mov     eax, 1
+        lock xadd [SPLIT], rax
+        dec     r12
+        jnz     7b
+        call    barrier
+        mov     r12, [ROUNDS]
+8:      call    acquire
         mov     rbx, [FIRST]
         cmp     rbx, [SECOND]
         je      5f
@@ -275,7 +309,7 @@ add_together:
 7:      mov     [SECOND], rbx
         mov     dword ptr [LOCK], 0
         dec     r12
-        jnz     4b
+        jnz     8b
         jmp     barrier
 
 acquire:

@@ -74,6 +74,8 @@ def expected(this: Run) -> str:
         f"smp: processors: {this.vcpus}\n"
         f"smp: sum by LOCK XADD: {total}\n"
         f"smp: sum by LOCK CMPXCHG: {total}\n"
+        f"smp: sum by LOCK CMPXCHG16B: {total}\n"
+        f"smp: sum across two pages by LOCK XADD: {total}\n"
         f"smp: sum under a spin lock: {total}\n"
         "smp: time never ran backwards\n"
         f"smp: interrupts from neighbour to neighbour, each: {signals}\n"

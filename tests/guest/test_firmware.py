@@ -42,6 +42,7 @@ def expected(name: str) -> re.Pattern[str]:
         ("vmexit", b""),
         ("balloon", b""),
         ("smp", b""),
+        ("dice", b""),
     ],
 )
 def test_flat_guest(run_firmware: RunFirmware, name: str, params: bytes) -> None:

@@ -4,7 +4,9 @@ import hashlib
 import re
 
 import pytest
+from compatibility import Compatibility
 from guests import BOOTED, command, disk, power_off, reach_shell, see
+from virtio_guests import NAMES
 
 from emuvisor.host import Guest, Host
 from emuvisor.images.cache import Image
@@ -31,7 +33,9 @@ def create(host: Host, image: Image, board: BoardName, vcpus: int, name: str = "
 
 @pytest.mark.parametrize("board", BOARDS)
 @pytest.mark.parametrize("vcpus", [2, 4])
-def test_boot_and_work_in_parallel(host: Host, debian: Image, board: BoardName, vcpus: int) -> None:
+def test_boot_and_work_in_parallel(
+    host: Host, debian: Image, board: BoardName, vcpus: int, compatibility: Compatibility
+) -> None:
     guest = create(host, debian, board, vcpus)
     guest.start()
     reach_shell(guest)
@@ -41,6 +45,24 @@ def test_boot_and_work_in_parallel(host: Host, debian: Image, board: BoardName, 
     assert command(guest, topology + "core_id").split() == [str(number) for number in range(vcpus)]
     assert command(guest, topology + "physical_package_id").split() == ["0"] * vcpus
 
+    check_sums(guest)
+    interrupts = command(guest, "cat /proc/interrupts")
+    for source in ("LOC", "CAL"):
+        counts = re.search(rf"{source}:((?: +\d+)+)", interrupts)
+        assert counts is not None, interrupts
+        assert all(int(count) > 0 for count in counts[1].split()), interrupts
+    check_messages(guest)
+    assert command(guest, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc"
+    power_off(guest)
+    compatibility.row(
+        guest=NAMES["debian"],
+        boots=f"directly on {board}, {vcpus} processors",
+        checked="nproc; topology; IPIs; four SHA-256 sums in parallel; no complaints; power-off",
+    )
+
+
+def check_sums(guest: Guest) -> None:
+    """Of files that are filled and read in parallel."""
     files = " ".join(f"/tmp/{number}" for number in range(FILES))
     fill = f"(echo $f; dd if=/dev/zero bs=1M count={BLOCKS} 2>/dev/null) > $f"
     command(guest, f"for f in {files}; do {fill} & done; wait")
@@ -52,14 +74,40 @@ def test_boot_and_work_in_parallel(host: Host, debian: Image, board: BoardName, 
     found = {name: digest for digest, name in (line.split() for line in sums.splitlines() if "  /" in line)}
     assert found == expected, sums
 
-    interrupts = command(guest, "cat /proc/interrupts")
-    for source in ("LOC", "CAL"):
-        counts = re.search(rf"{source}:((?: +\d+)+)", interrupts)
-        assert counts is not None, interrupts
-        assert all(int(count) > 0 for count in counts[1].split()), interrupts
+
+def check_messages(guest: Guest) -> None:
+    """The kernel complains of nothing."""
     messages = command(guest, "dmesg")
     assert [line for line in messages.splitlines() if any(word in line for word in TROUBLE)] == []
-    assert command(guest, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc"
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_32_bit_kernel(
+    host: Host, debian_i386: Image, board: BoardName, compatibility: Compatibility
+) -> None:
+    guest = create(host, debian_i386, board, 2)
+    guest.start()
+    reach_shell(guest)
+    assert command(guest, "nproc; uname -m").split() == ["2", "i686"]
+    check_sums(guest)
+    check_messages(guest)
+    power_off(guest)
+    compatibility.row(
+        guest=NAMES["debian-i386"],
+        boots=f"directly on {board}, 2 processors",
+        checked="nproc; four SHA-256 sums in parallel; no complaints; power-off",
+    )
+
+
+@pytest.mark.parametrize("vcpus", [3, 8])
+def test_other_numbers(host: Host, debian: Image, vcpus: int) -> None:
+    """One that is no power of two, and the most."""
+    guest = create(host, debian, "pc", vcpus)
+    guest.start()
+    reach_shell(guest)
+    assert command(guest, "nproc") == str(vcpus)
+    check_sums(guest)
+    check_messages(guest)
     power_off(guest)
 
 
@@ -77,15 +125,20 @@ def test_a_boot_repeats_exactly(debian: Image, board: BoardName) -> None:
     assert len(found) == 1
 
 
-def test_processors_are_taken_out_and_put_back(host: Host, debian: Image) -> None:
-    """Offline processors halt for good; a new INIT and SIPI start them again."""
-    guest = create(host, debian, "microvm", 3)
+@pytest.mark.parametrize("board", BOARDS)
+def test_processors_are_taken_out_and_put_back(host: Host, debian: Image, board: BoardName) -> None:
+    """Offline processors halt for good; a new INIT and SIPI start them again, also while the others work."""
+    guest = create(host, debian, board, 3)
     guest.start()
     reach_shell(guest)
     switch = "echo {} > /sys/devices/system/cpu/cpu2/online; nproc"
     assert command(guest, switch.format(0)).splitlines()[-1] == "2"
     assert command(guest, switch.format(1)).splitlines()[-1] == "3"
     assert command(guest, "taskset 4 sh -c 'echo $((6 * 7))'") == "42"
+    command(guest, "(while :; do :; done) & (while :; do :; done) & true")
+    times = "for i in 1 2 3; do echo 0 > {0}; echo 1 > {0}; done; nproc"
+    assert command(guest, times.format("/sys/devices/system/cpu/cpu1/online")) == "3"
+    check_messages(guest)
     power_off(guest)
 
 

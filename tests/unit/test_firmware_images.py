@@ -29,7 +29,7 @@ def test_an_unknown_image() -> None:
         firmware.image("../errors")
     assert str(error.value) == (
         "'../errors' is not a firmware image; there are "
-        "bios, boot, hello, ring, memtouch, spin, halt, vmexit, bioscheck, vbe, balloon, smp"
+        "bios, boot, hello, ring, memtouch, spin, halt, vmexit, bioscheck, vbe, balloon, smp, dice"
     )
 
 
@@ -48,7 +48,7 @@ def test_boot_disk_of_what_is_not_flat() -> None:
     with pytest.raises(ImageError) as error:
         firmware.boot_disk("bios")
     assert str(error.value) == (
-        "'bios' is not a flat guest; there are hello, ring, memtouch, spin, halt, vmexit, bioscheck, vbe, balloon, smp"
+        "'bios' is not a flat guest; there are hello, ring, memtouch, spin, halt, vmexit, bioscheck, vbe, balloon, smp, dice"
     )
 
 
