@@ -20,11 +20,13 @@ wakeup.py    how late a guest runs that its timer wakes
 pcpus.py     two pCPUs against one
 smp.py       Debian with 1, 2 and 4 vCPUs
 limits.py    whether disks and cards get the bytes and operations that their limits say
+autopilot.py what the autopilot gains over static splits of a host, in simulation
 """
 
 from benchmarks.curve import Curve
 from benchmarks.harness import Benchmark
 from benchmarks.workloads import fairness, overcommit, scheduler
+from benchmarks.workloads.autopilot import Autopilot
 from benchmarks.workloads.bare import Bare
 from benchmarks.workloads.boot import Boot
 from benchmarks.workloads.commands import Commands
@@ -69,6 +71,7 @@ ALL: tuple[Benchmark, ...] = (
     TwoPcpus(),
     Smp(),
     Limits(),
+    Autopilot(),
 )
 
 CURVES: dict[str, Curve] = {

@@ -45,6 +45,7 @@ def run_example(name: str) -> str:
                 "sleepers: asleep: gives 8663 frames: it sleeps",
             ],
         ),
+        ("autopilot_plan.py", ["objective: 43 web: 29 batch: 83", "web: cap 25.0 -> 50.0"]),
         ("scheduling_policy.py", ["heavy: weight 300, ran 150 ms", "light: weight 100, ran 50 ms"]),
     ],
 )

@@ -28,7 +28,7 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
     assert exit_info.value.code == 2
     assert capsys.readouterr().err.endswith(
         "error: no benchmark 'boots'; there are boot, system, commands, ide, disk, net, vbe, bare, exits, switch, "
-        "scale, memory, reserved, overcommit, scheduler, fairness, wakeup, pcpus, smp, limits\n"
+        "scale, memory, reserved, overcommit, scheduler, fairness, wakeup, pcpus, smp, limits, autopilot\n"
     )
 
 

@@ -1,0 +1,80 @@
+"""The options of `emuvisor run` and `emuvisor top` for a host that tunes itself."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emuvisor.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    from emuvisor.host import Host
+    from emuvisor.host.autopilot.log import Entry
+
+__all__ = ["add_autopilot_options", "autopilot"]
+
+
+def add_autopilot_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the autopilot is to raise, and what it must leave alone."""
+    group = parser.add_argument_group(
+        "the autopilot", "changes guests' claims as their load changes: docs/autopilot.md"
+    )
+    group.add_argument(
+        "--autopilot",
+        metavar="OBJECTIVE",
+        help="raise this: throughput, fairness, or latency:NAME of a guest (default: it is off)",
+    )
+    group.add_argument("--autopilot-dry-run", action="store_true", help="change nothing, only recommend")
+    group.add_argument(
+        "--autopilot-log",
+        type=Path,
+        metavar="FILE",
+        help="write every change, and why, to FILE; 'emuvisor autopilot FILE' shows it",
+    )
+    group.add_argument(
+        "--autopilot-constraints",
+        metavar="LIST",
+        help="what it must leave alone, such as keep=db,changes=2,factor=4,web.weight=50:400",
+    )
+
+
+@contextmanager
+def autopilot(args: argparse.Namespace, host: "Host") -> Iterator[None]:
+    """Inside, the autopilot of `host` does what the options say.
+
+    Raises UsageError for options that cannot be, HostError for a log that cannot be written.
+    """
+    if args.autopilot is None:
+        for name in ("dry_run", "log", "constraints"):
+            if getattr(args, f"autopilot_{name}"):
+                raise UsageError(f"--autopilot-{name.replace('_', '-')} without --autopilot")
+        yield
+        return
+    with _log(args.autopilot_log, host):
+        host.autopilot.start(args.autopilot, args.autopilot_constraints, dry_run=args.autopilot_dry_run)
+        try:
+            yield
+        finally:
+            host.autopilot.stop()
+
+
+@contextmanager
+def _log(path: Path | None, host: "Host") -> Iterator[None]:
+    """Inside, the log goes to `path`, line by line."""
+    if path is None:
+        yield
+        return
+    from emuvisor.host.autopilot.log import encode
+
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise HostError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def note(entry: "Entry") -> None:
+        print(encode(entry), file=file, flush=True)
+
+    host.autopilot.log.listeners.append(note)
+    with file:
+        yield
