@@ -126,6 +126,11 @@ class Port:
             self._sent.bytes += len(frame)
         self._network.forward(self, frame, offload)
 
+    def drop(self, reason: Drop) -> None:
+        """A frame of the station's got lost on its way here, for `reason`."""
+        with self._lock:
+            self._sent.dropped[reason] += 1
+
     def deliver(self, frame: bytes, offload: Offload | None) -> None:
         """Give the station a frame that it accepts."""
         station = self._station

@@ -20,6 +20,7 @@ class Drop(StrEnum):
     NEIGHBOUR = "ARP or neighbour discovery for an address that is not the port's"
     ROUTER = "posing as a router or DHCP server"
     MALFORMED = "headers that cannot be read"
+    CONGESTED = "more than may be on its way at a time"
     NOT_TAKEN = "receiver has no room"
     NOBODY = "nothing is plugged in"
 
