@@ -36,7 +36,8 @@ _BOOT_OPTIONS = (
     *("nic", "share", "console_port", "input"),
 )
 _VALUES = (
-    *("name", "board", "cpu", "vcpus", "clock", "until", "rng", "balloon", "vsock", "ring"),
+    *("name", "board", "cpu", "vcpus", "clock", "seed", "until", "rng", "balloon", "vsock", "ring"),
+    *("cpu_weight", "cpu_cap", "cpu_reservation", "cpu_limit", "cpu_affinity", "cpu_latency_us"),
     *("memory", "memory_max", "memory_reservation", "memory_limit", "memory_shares", "memory_priority"),
 )
 

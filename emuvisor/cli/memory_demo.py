@@ -14,6 +14,7 @@ from emuvisor import firmware
 from emuvisor.cli.memory_live import LiveView
 from emuvisor.cli.memory_overview import Overview
 from emuvisor.cli.memory_table import as_text, view
+from emuvisor.cli.scheduler_options import DEFAULT_SCHEDULER, recorded_schedule
 from emuvisor.errors import StateError
 from emuvisor.host import Guest, Host
 from emuvisor.host.memory.decisions import Decision
@@ -29,8 +30,8 @@ __all__ = ["DEMO", "POOL", "Holder", "run_memory_demo"]
 POOL = 64 * MIB
 TIMEOUT_S = 60
 WAIT_S = 0.5
-SLICE = 1_000_000
-"""Short, so that guests take turns as they fill their memory."""
+LATENCY_US = 2_000
+"""Short turns, so that guests fill their memory side by side."""
 ENTRY = b"\xea\x00\x00\x00\x08".ljust(16, b"\0")
 """jmp 0800h:0, over the parameter block to the program."""
 PARAMETER_SIZE = 8
@@ -59,6 +60,7 @@ class Holder:
             memory=self.memory,
             memory_reservation=self.reservation,
             balloon=balloon,
+            cpu_latency_us=LATENCY_US,
             clock="host" if balloon else "virtual",  # balloons of guests that repeat exactly are left alone
             flat=FlatConfig(path, firmware.PARAMETERS - len(ENTRY)),
         )
@@ -104,14 +106,24 @@ class _Show:
                 self._live.update(self.overview)
 
 
-def run_memory_demo(holders: Sequence[Holder], pcpus: int = 1, *, as_json: bool = False) -> bool:
+def run_memory_demo(
+    holders: Sequence[Holder],
+    pcpus: int = 1,
+    *,
+    as_json: bool = False,
+    scheduler: str = DEFAULT_SCHEDULER,
+    record: Path | None = None,
+) -> bool:
     """Run `holders` on a host of POOL bytes, show where their memory is, and print what it came to; whether all
-    ended well. Raises UsageError and HostError as Host does."""
+    ended well. The schedule is recorded in the file `record`. Raises UsageError and HostError as Host does."""
     show = _Show(quiet=as_json)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         policy = MemoryPolicy(swap=folder / "swap")
-        with Host(POOL, pcpus, slice_work=SLICE, memory_policy=policy) as host:
+        with (
+            Host(POOL, pcpus, memory_policy=policy, scheduler=scheduler) as host,
+            recorded_schedule(host, record),
+        ):
             guests = [host.create(holder.config(folder)) for holder in holders]
             start = time.monotonic()
             with show.shown(host):

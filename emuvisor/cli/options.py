@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from emuvisor.cli.scheduler_options import parse_affinity, parse_latency
 from emuvisor.devices.limits import DiskLimits, NicLimits, Rate
 from emuvisor.errors import UsageError
 from emuvisor.machine.choices import BoardName, DiskBus, FirmwareName, InputKind, RingLayout
@@ -42,12 +43,12 @@ def parse_size_option(text: str) -> int:
         raise ArgumentTypeError(str(error)) from None
 
 
-def _parse_rate(text: str) -> Rate:
-    """A limit such as 10M:64M."""
+def _parse_rate(name: str, text: str) -> Rate:
+    """The limit `name`, such as 10M:64M."""
     try:
         return Rate.parse(text)
     except UsageError as error:
-        raise ArgumentTypeError(str(error)) from None
+        raise ArgumentTypeError(f"{name}: {error}") from None
 
 
 def parse_disk(text: str) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def parse_disk(text: str) -> dict[str, Any]:
         elif name in ("queues", "shares") and value.isdecimal():
             disk[name] = int(value)
         elif name in DISK_LIMITS:
-            disk[name] = _parse_rate(value)
+            disk[name] = _parse_rate(name, value)
         else:
             path = ""
     if not path:
@@ -89,7 +90,7 @@ def parse_nic(text: str) -> dict[str, Any]:
         elif name == "queues" and value.isdecimal():
             nic["queues"] = int(value)
         elif name in NIC_LIMITS:
-            nic[name] = _parse_rate(value)
+            nic[name] = _parse_rate(name, value)
         else:
             network = ""
     if not network:
@@ -133,6 +134,42 @@ def parse_seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
+
+
+def _add_cpu_options(guest: argparse._ArgumentGroup) -> None:
+    """Add the guest's claim to the host's pCPUs."""
+    guest.add_argument(
+        "--cpu-weight", type=int, metavar="N", help="its share of the pCPUs against others (default: 100)"
+    )
+    guest.add_argument(
+        "--cpu-cap", type=float, metavar="PERCENT", help="of a pCPU, which it never passes (default: 100)"
+    )
+    guest.add_argument(
+        "--cpu-reservation",
+        type=float,
+        metavar="PERCENT",
+        help="of a pCPU, which it gets whenever it wants it (default: 0)",
+    )
+    guest.add_argument(
+        "--cpu-limit",
+        type=parse_size_option,
+        metavar="SIZE",
+        help="of guest code in a second, which it never passes, such as 100M (default: none)",
+    )
+    guest.add_argument(
+        "--cpu-affinity",
+        type=parse_affinity,
+        metavar="LIST",
+        help="the pCPUs that may run it, such as 0,2-3 (default: all)",
+    )
+    guest.add_argument(
+        "--cpu-latency",
+        type=parse_latency,
+        dest="cpu_latency_us",
+        metavar="TIME",
+        help="how soon it wants to run when it can, and so how long it runs at a time, such as 500us "
+        "(default: 5ms)",
+    )
 
 
 def add_guest_options(parser: argparse.ArgumentParser) -> None:
@@ -212,11 +249,15 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="guests of a lower one give first (default: 0)",
     )
+    _add_cpu_options(guest)
     guest.add_argument("--cpu", metavar="NAME", help="a CPU model")
     guest.add_argument(
         "--clock",
         choices=("virtual", "host"),
         help="virtual: every run is the same; host: the wall clock (default with a terminal)",
+    )
+    guest.add_argument(
+        "--seed", type=int, metavar="N", help="of its random numbers on the virtual clock (default: 0)"
     )
     guest.add_argument(
         "--device",

@@ -4,12 +4,15 @@ import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from emuvisor.cli.autopilot_options import add_autopilot_options, autopilot
 from emuvisor.cli.memory_options import add_memory_options
 from emuvisor.cli.metrics_options import add_metrics_options
 from emuvisor.cli.options import add_guest_options, parse_size_option
+from emuvisor.cli.scheduler_options import add_scheduler_options, recorded_schedule
 from emuvisor.errors import UsageError
+from emuvisor.machine.choices import ClockMode
 
 if TYPE_CHECKING:
     from emuvisor.cli.results import Result
@@ -56,6 +59,14 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         "--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default: 1)"
     )
     host.add_argument(
+        "--host-clock",
+        choices=get_args(ClockMode),
+        default="host",
+        help="virtual: the pCPUs count what guests run, so that the same guests have the same schedule every time "
+        "(default: host)",
+    )
+    add_scheduler_options(host)
+    host.add_argument(
         "--networks",
         type=Path,
         metavar="FILE",
@@ -84,6 +95,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     add_memory_options(parser)
     add_metrics_options(parser)
+    add_autopilot_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -102,6 +114,8 @@ def execute(args: argparse.Namespace) -> int:
         from emuvisor.cli.display_text import TextDisplay
     stdin = stdin_descriptor()
     terminal = stdin is not None and sys.stdin.isatty()
+    if args.host_clock == "virtual" and not args.config:
+        args.clock = args.clock or "virtual"
     guests = configs(args, "host" if terminal else "virtual")
     _check_display(args, len(guests))
     shown = sys.stdout if not (args.json or args.display) else None
@@ -113,7 +127,11 @@ def execute(args: argparse.Namespace) -> int:
     _check_table(args, keyboard is not None and terminal)
     policy = memory_policy(args)
     pool = args.pool or pool_size(guests)
-    with Host(pool, args.pcpus, memory_policy=policy) as host, ExitStack() as viewers:
+    with (
+        Host(pool, args.pcpus, memory_policy=policy, scheduler=args.scheduler, clock=args.host_clock) as host,
+        ExitStack() as viewers,
+    ):
+        viewers.enter_context(recorded_schedule(host, args.schedule_record))
         display = viewers.enter_context(TextDisplay()) if args.display else None
         if args.memory_record:
             from emuvisor.host.memory.recorder import MemoryRecorder
@@ -124,6 +142,7 @@ def execute(args: argparse.Namespace) -> int:
 
             viewers.enter_context(memory_table(host, screen))
         viewers.enter_context(metrics(args, host, lambda text: print(f"emuvisor: {text}", file=sys.stderr)))
+        viewers.enter_context(autopilot(args, host))
         for network in networks(args.networks, guests):
             host.add_network(network)
 

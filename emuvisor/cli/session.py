@@ -5,7 +5,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from emuvisor.cli.keyboard import HELP_TEXT, Key, Keyboard
@@ -104,13 +104,18 @@ class Session:
         guests = [self._create(config) for config in configs]
         with self._wakeup() as wakeup, self._raw_keyboard():
             self._started = time.monotonic()
-            for guest in guests:
-                guest.start()
-                self._live.append(guest)
+            with self._together(len(guests)):
+                for guest in guests:
+                    guest.start()
+                    self._live.append(guest)
             while self._live:
                 self._wait(wakeup)
                 self._collect()
         return [self._results[config.name] for config in configs]
+
+    def _together(self, guests: int) -> AbstractContextManager[object]:
+        """On the virtual clock several guests start at one moment of it, or else the host's speed would show."""
+        return self._host.lock if self._host.clock == "virtual" and guests > 1 else nullcontext()
 
     def _create(self, config: GuestConfig) -> Guest:
         guest = self._host.create(config)

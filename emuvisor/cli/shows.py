@@ -89,7 +89,7 @@ class LiveShow:
         table.add_column("guest", no_wrap=True)
         table.add_column("state", no_wrap=True, min_width=7)
         table.add_column("share of CPU", no_wrap=True, min_width=HISTORY + 5)
-        for heading in ("frames", "exits", "guest time"):
+        for heading in ("waited", "frames", "exits", "guest time"):
             table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
         table.add_column("last console line", no_wrap=True, ratio=1, min_width=20)
         for workload, guest, meter in self._guests:
@@ -100,6 +100,7 @@ class LiveShow:
                 Text(guest.name, "bold").append(f" {workload.does}", "not bold dim"),
                 Text(state, STATE_STYLES.get(state, "")),
                 share,
+                _time(statistics.waited_ns),
                 f"{statistics.resident:,}",
                 f"{statistics.exit_count:,}",
                 _time(statistics.guest_ns),
@@ -174,6 +175,7 @@ def show_summary(summary: Summary) -> None:
                 result.ending or "did not end",
                 f"{result.seconds:.2f} s",
                 f"{share:.0%}",
+                _time(statistics.waited_ns),
                 f"{statistics.retired:,}",
                 f"{statistics.exit_count:,}",
                 f"{statistics.exits['switch']:,}",
@@ -186,6 +188,7 @@ def show_summary(summary: Summary) -> None:
         "ended by",
         "after",
         "CPU",
+        "waited",
         "retired",
         "exits",
         "switches",

@@ -9,9 +9,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emuvisor.cli.autopilot_options import add_autopilot_options, autopilot
 from emuvisor.cli.memory_options import add_memory_options
 from emuvisor.cli.metrics_options import add_metrics_options
 from emuvisor.cli.options import add_guest_options, parse_size_option
+from emuvisor.cli.scheduler_options import add_scheduler_options, recorded_schedule
 from emuvisor.errors import HostError, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     host.add_argument(
         "--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default: 1)"
     )
+    add_scheduler_options(host)
     host.add_argument("--networks", type=Path, metavar="FILE", help="virtual networks defined in TOML")
     host.add_argument(
         "--json",
@@ -64,6 +67,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     add_memory_options(parser, table=False)
     add_metrics_options(parser)
+    add_autopilot_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -80,7 +84,9 @@ def execute(args: argparse.Namespace) -> int:
         from emuvisor.tui.local import LocalSource
 
         policy = memory_policy(args)
-        host = stack.enter_context(Host(args.pool or pool_size(guests), args.pcpus, memory_policy=policy))
+        pool = args.pool or pool_size(guests)
+        host = stack.enter_context(Host(pool, args.pcpus, memory_policy=policy, scheduler=args.scheduler))
+        stack.enter_context(recorded_schedule(host, args.schedule_record))
         for network in networks(args.networks, guests):
             host.add_network(network)
         source = LocalSource(host, guests)
@@ -89,6 +95,7 @@ def execute(args: argparse.Namespace) -> int:
 
             stack.enter_context(MemoryRecorder(host, args.memory_record))
         stack.enter_context(metrics(args, host, host.warn))  # shown, or printed, with the warnings
+        stack.enter_context(autopilot(args, host))
         source.start()
         if args.json:
             _print_lines(host, source)

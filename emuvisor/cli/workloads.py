@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from emuvisor.cli.scheduler_options import DEFAULT_SCHEDULER, recorded_schedule
 from emuvisor.errors import StateError
 from emuvisor.firmware import boot_disk
 from emuvisor.host import Guest, GuestStatistics, Host
@@ -113,12 +114,24 @@ class Show(Protocol):
         """The run is over, or was interrupted."""
 
 
-def run_workloads(workloads: Sequence[Workload], pcpus: int = 1, show: Show | None = None) -> Summary:
+def run_workloads(
+    workloads: Sequence[Workload],
+    pcpus: int = 1,
+    show: Show | None = None,
+    *,
+    scheduler: str = DEFAULT_SCHEDULER,
+    record: Path | None = None,
+) -> Summary:
     """Boot `workloads` in one host, each from a disk through the BIOS, and wait until all have ended.
 
-    A guest that takes longer than a minute is given up. Raises UsageError and HostError as Host does.
+    A guest that takes longer than a minute is given up. The schedule is recorded in the file `record`. Raises
+    UsageError and HostError as Host does.
     """
-    with tempfile.TemporaryDirectory() as folder, Host(POOL, pcpus) as host:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Host(POOL, pcpus, scheduler=scheduler) as host,
+        recorded_schedule(host, record),
+    ):
         guests = [(workload, host.create(guest_config(workload, Path(folder)))) for workload in workloads]
         start = time.monotonic()
         ends: dict[str, float] = {}

@@ -25,7 +25,7 @@ from emuvisor.machine.loaders.flat import FlatMode
 from emuvisor.machine.loaders.linux import Decompressor
 from emuvisor.machine.memory_map import MemoryMap
 from emuvisor.net.forward import Forward
-from emuvisor.units import MIB, PAGE_SIZE
+from emuvisor.units import MIB, PAGE_SIZE, TIB
 
 __all__ = [
     "DEFAULT_EPOCH_S",
@@ -46,6 +46,11 @@ MAX_IDE_DRIVES = 4
 MAX_FLOPPIES = 2
 MAX_MEMORY_SHARES = 1_000_000
 MAX_MEMORY_PRIORITY = 100
+MAX_CPU_WEIGHT = 10_000
+MIN_CPU_CAP = 0.01
+MAX_CPU_LIMIT = TIB
+MIN_CPU_LATENCY_US, MAX_CPU_LATENCY_US = 100, 100_000
+LAST_PCPU = 31
 MAX_TIMEOUT_S = 365 * 24 * 3600
 MAX_VIRTIO_DEVICES = 24
 """Slots 3 to 26 of the PCI bus, which leaves some to devices of the user's."""
@@ -228,19 +233,21 @@ class GuestConfig:
     memory_shares: its weight against other guests when memory is short, 1 to 1,000,000.
     memory_priority: -100 to 100; guests of a lower one give all they can before those of a higher one.
     cpu_weight: its share of the pCPUs against other guests, 1 to 10,000.
-    cpu_cap, cpu_reservation: percent of a pCPU that it never passes, or gets whenever it wants.
-    cpu_limit: bytes of guest code a second that it never passes.
-    cpu_affinity: numbers of the pCPUs that may run it; None are all.
+    cpu_cap: percent of a pCPU that it never passes, 0.01 to 100.
+    cpu_reservation: percent of a pCPU that it gets whenever it wants, 0 to 100 and at most the cap.
+    cpu_limit: bytes of guest code a second that it never passes, 1 to 2 ** 40.
+    cpu_affinity: numbers of the pCPUs that may run it, 0 to 31; None are all.
     cpu_latency_us: how soon it wants to run when it can, which is how long it runs at a time; 100 to 100,000.
     cpu: the name of a CPU model; None is the default one.
     vcpus: processors, 1 to 8 (the isa board has 1). They take turns on one pCPU.
     clock: "virtual" counts what the guest runs and repeats exactly; "host" follows the wall clock.
     epoch_s: the real-time clock's start in seconds since 1970 (UTC). None: 2025-01-01 with a virtual
         clock, now with the host's.
+    seed: of the random numbers that a guest on the virtual clock gets; with its name, they are the same each time.
     firmware: a ROM image's path, or the name of one from the image cache ("seabios", "ovmf").
     firmware_variables: a file in which OVMF keeps its variables; without one they are forgotten.
     disks: at most 4 hard disks and CD-ROMs at IDE and 2 floppy disks.
-    nics: network cards; they need the host's clock, since packets take the host's time.
+    nics: network cards; guests with such have the same clock as their host, by which packets take time.
     shares: folders of the host's.
     rng, balloon: a source of random numbers; a balloon, by which the host asks for memory back.
     vsock: the guest's number for sockets to the host, from 3 on.
@@ -273,6 +280,7 @@ class GuestConfig:
     vcpus: int = 1
     clock: ClockMode = "virtual"
     epoch_s: int | None = None
+    seed: int = 0
     kernel: KernelConfig | None = None
     flat: FlatConfig | None = None
     firmware: Path | FirmwareName | None = None
@@ -297,6 +305,7 @@ class GuestConfig:
         _check_choice("board", self.board, get_args(BoardName))
         MemoryMap.for_ram(self.memory, self.memory_max)
         self._check_memory()
+        self._check_cpu()
         if self.cpu is not None:
             _check_name("cpu", self.cpu)
         _check_range("vcpus", self.vcpus, 1, MAX_VCPUS)
@@ -325,6 +334,24 @@ class GuestConfig:
             )
         _check_range("memory_shares", self.memory_shares, 1, MAX_MEMORY_SHARES)
         _check_range("memory_priority", self.memory_priority, -MAX_MEMORY_PRIORITY, MAX_MEMORY_PRIORITY)
+
+    def _check_cpu(self) -> None:
+        _check_range("cpu_weight", self.cpu_weight, 1, MAX_CPU_WEIGHT)
+        _check_range("cpu_reservation", self.cpu_reservation, 0, 100)
+        if self.cpu_cap is not None:
+            _check_range("cpu_cap", self.cpu_cap, MIN_CPU_CAP, 100)
+            if self.cpu_reservation > self.cpu_cap:
+                raise ConfigError(
+                    f"cpu_reservation: {self.cpu_reservation} is more than the cap of {self.cpu_cap}"
+                )
+        if self.cpu_limit is not None:
+            _check_range("cpu_limit", self.cpu_limit, 1, MAX_CPU_LIMIT)
+        if self.cpu_affinity is not None:
+            if not self.cpu_affinity:
+                raise ConfigError("cpu_affinity: there is no pCPU in it")
+            for pcpu in self.cpu_affinity:
+                _check_range("cpu_affinity", pcpu, 0, LAST_PCPU)
+        _check_range("cpu_latency_us", self.cpu_latency_us, MIN_CPU_LATENCY_US, MAX_CPU_LATENCY_US)
 
     def disk_bus(self, disk: DiskConfig) -> DiskBus:
         """How `disk` is connected on this board."""
@@ -367,11 +394,6 @@ class GuestConfig:
                     raise ConfigError(f"{key}: {name!r} is there twice")
         for name in self.console_ports:
             _check_name("console_ports", name)
-        if self.nics and self.clock != "host":
-            raise ConfigError(
-                'nics: a guest on a network needs clock = "host"; '
-                "a virtual clock skips the time that an answer takes"
-            )
         count = self._virtio_count
         if count and self.board == "isa":
             raise ConfigError("the isa board has no virtio devices")

@@ -3,6 +3,8 @@
     name = "debian"
     memory = "256M"
     until = "login:"
+    cpu_weight = 200
+    cpu_affinity = [0, 1]
 
     [kernel]
     path = "vmlinuz"
@@ -28,7 +30,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast, get_args
 
 from emuvisor.devices.limits import DiskLimits, NicLimits, Rate
 from emuvisor.errors import ConfigError, UsageError
@@ -102,10 +104,17 @@ def from_mapping(data: Mapping[str, Any], source: str, folder: Path | None = Non
                 "memory_limit": table.size("memory_limit"),
                 "memory_shares": table.integer("memory_shares"),
                 "memory_priority": table.integer("memory_priority"),
+                "cpu_weight": table.integer("cpu_weight"),
+                "cpu_cap": table.number("cpu_cap"),
+                "cpu_reservation": table.number("cpu_reservation"),
+                "cpu_limit": table.size("cpu_limit"),
+                "cpu_affinity": tuple(table.integers("cpu_affinity")),
+                "cpu_latency_us": table.integer("cpu_latency_us"),
                 "cpu": table.text("cpu"),
                 "vcpus": table.integer("vcpus"),
                 "clock": table.text("clock"),
                 "epoch_s": table.epoch("epoch_s"),
+                "seed": table.integer("seed"),
                 "kernel": _kernel(table.table("kernel")),
                 "flat": _flat(table.table("flat")),
                 "firmware": table.path("firmware", get_args(FirmwareName)),
@@ -218,6 +227,11 @@ _T = TypeVar("_T")
 _Config = TypeVar("_Config", bound="DataclassInstance")
 
 
+def _is(value: object, kind: type[_T]) -> TypeGuard[_T]:
+    """Whether it is one. True is an int to Python, but not to people."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
 class _Table:
     """A table of the configuration whose values are read by type; an absent key reads as None."""
 
@@ -312,10 +326,17 @@ class _Table:
 
     def texts(self, key: str) -> list[str]:
         """A list of texts."""
-        data: list[Any] = self._typed(key, list, "a list of texts") or []
+        return self._list(key, str, "a list of texts", "text")
+
+    def integers(self, key: str) -> list[int]:
+        """A list of whole numbers."""
+        return self._list(key, int, "a list of whole numbers", "a whole number")
+
+    def _list(self, key: str, kind: type[_T], wanted: str, wanted_item: str) -> list[_T]:
+        data: list[Any] = self._typed(key, list, wanted) or []
         for item in data:
-            if not isinstance(item, str):
-                raise ConfigError(f"{self._key(key)}: {item!r} is not text")
+            if not _is(item, kind):
+                raise ConfigError(f"{self._key(key)}: {item!r} is not {wanted_item}")
         return data
 
     def paths(self, key: str) -> list[Path]:
@@ -337,8 +358,7 @@ class _Table:
         if key not in self._data:
             return None
         value = self._data[key]
-        # True is an int to Python, but not to people.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if not _is(value, kind):
             raise ConfigError(f"{self._key(key)}: {value!r} is not {wanted}")
         return value
 

@@ -90,7 +90,10 @@ def make_virtio(
         made.devices.append(_console(config, made.ports, call_soon))
     if config.rng:
         source = None if isinstance(clock, VirtualClock) else os.urandom
-        made.devices.append(Rng(name="virtio-rng", source=source, seed=f"{RNG_SEED}/{config.name}"))
+        seed = f"{RNG_SEED}/{config.name}"
+        if config.seed:
+            seed += f"/{config.seed}"
+        made.devices.append(Rng(name="virtio-rng", source=source, seed=seed))
     if config.balloon:
         made.balloon = Balloon(name="virtio-balloon", memory=memory)
         made.devices.append(made.balloon)

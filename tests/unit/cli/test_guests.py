@@ -38,13 +38,14 @@ def test_a_kernel_with_everything() -> None:
     (config,) = configs(
         *("--kernel", "vmlinuz", "--initrd", "initrd", "--append", "quiet", "--decompressor", "guest"),
         *("--disk", "a.img", "--disk", "b.img,readonly,floppy", "--memory", "64M", "--cpu", "haswell"),
-        *("--name", "big", "--clock", "host", "--until", "login:", "--timeout", "2.5"),
+        *("--name", "big", "--clock", "host", "--seed", "7", "--until", "login:", "--timeout", "2.5"),
     )
     assert config == GuestConfig(
         name="big",
         memory=64 * MIB,
         cpu="haswell",
         clock="host",
+        seed=7,
         kernel=KernelConfig(Path("vmlinuz"), Path("initrd"), "quiet", "guest"),
         disks=(DiskConfig(Path("a.img")), DiskConfig(Path("b.img"), readonly=True, kind="floppy")),
         until="login:",
@@ -218,3 +219,22 @@ def test_the_pool_holds_all_guests_as_far_as_a_pool_goes() -> None:
     assert guests.pool_size([small, small]) == 2 * 65 * MIB
     assert guests.pool_size([small, growing]) == (65 + 97) * MIB
     assert guests.pool_size([small, huge]) == 64 * GIB - 4096
+
+
+def test_a_claim_to_pcpus(tmp_path: Path) -> None:
+    options = ["--cpu-weight", "300", "--cpu-cap", "50", "--cpu-reservation", "12.5", "--cpu-limit", "100M"]
+    options += ["--cpu-affinity", "0,2-3", "--cpu-latency", "2ms"]
+    (config,) = configs("--kernel", "vmlinuz", *options)
+    assert config == GuestConfig(
+        kernel=KernelConfig(Path("vmlinuz")),
+        cpu_weight=300,
+        cpu_cap=50,
+        cpu_reservation=12.5,
+        cpu_limit=100 * MIB,
+        cpu_affinity=(0, 2, 3),
+        cpu_latency_us=2000,
+    )
+    file = tmp_path / "guest.toml"
+    file.write_text('cpu_weight = 7\ncpu_cap = 30\n[kernel]\npath = "k"\n')
+    (config,) = configs("--config", str(file), "--cpu-weight", "8", "--cpu-latency", "100us")
+    assert (config.cpu_weight, config.cpu_cap, config.cpu_latency_us) == (8, 30, 100)

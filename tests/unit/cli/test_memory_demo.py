@@ -26,7 +26,7 @@ SMALL = (
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_demo, "DEMO", SMALL)
     monkeypatch.setattr(memory_demo, "POOL", 15 * MIB // 2)
-    monkeypatch.setattr(memory_demo, "SLICE", 10_000)
+    monkeypatch.setattr(memory_demo, "LATENCY_US", 100)
     monkeypatch.setattr(memory_demo, "WAIT_S", 0.01)
 
 

@@ -159,11 +159,11 @@ def test_the_worst_of_several_counts(
 
 
 def test_memory_of_a_guest_that_is_given_up_lets_the_other_finish(tmp_path: Path, capsys: Capture) -> None:
-    # Both want 24 MiB and take more than a slice to touch them, so that neither can go on when 36 are taken.
+    # Both want 24 MiB and touch them side by side, so that neither can go on when 36 are taken.
     start, length, stride, passes = 0, 24 * MIB, 16, 1
     block = b"".join(value.to_bytes(8, "little") for value in (start, length, stride, passes))
     (tmp_path / "disk.img").write_bytes(firmware.boot_disk("memtouch", block))
-    options = ["--pool", "36M", "--compression", "0", "--no-sharing", "--json"]
+    options = ["--pool", "36M", "--compression", "0", "--no-sharing", "--json", "--host-clock", "virtual"]
     for name in ("one", "two"):
         file = tmp_path / f"{name}.toml"
         file.write_text(f'name = "{name}"\nmemory = "32M"\n[[disks]]\npath = "disk.img"\nreadonly = true\n')
