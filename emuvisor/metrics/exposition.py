@@ -164,8 +164,7 @@ def _processor(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
         slices.add(statistics.slices, guest=name)
         for kind, count in statistics.exits.items():
             exits.add(count, guest=name, kind=kind)
-        if guest.weight is not None:
-            weight.add(guest.weight, guest=name)
+        weight.add(guest.weight, guest=name)
         if guest.cap is not None:
             cap.add(guest.cap / 100, guest=name)
     yield from (used, ready, throttled, stolen, code, clock, slices, exits, weight, cap)
@@ -193,7 +192,7 @@ def _memory(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
 
 
 def _disks(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
-    requests = _Family("emuvisor_guest_disk_requests_total", "counter", "Requests of a virtio disk.")
+    requests = _Family("emuvisor_guest_disk_requests_total", "counter", "Requests of a hard disk.")
     moved = _Family("emuvisor_guest_disk_bytes_total", "counter", "What they read and wrote.")
     errors = _Family("emuvisor_guest_disk_errors_total", "counter", "Those that failed.")
     latency = _Family(
@@ -218,6 +217,11 @@ def _networks(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
     moved = _Family("emuvisor_guest_network_bytes_total", "counter", "What passed a network card.")
     frames = _Family("emuvisor_guest_network_frames_total", "counter", "The frames of that.")
     dropped = _Family("emuvisor_guest_network_dropped_total", "counter", "Frames that did not, by reason.")
+    stopped = _Family(
+        "emuvisor_guest_network_card_dropped_total",
+        "counter",
+        "Frames that got no further than the card, by reason.",
+    )
     latency = _Family(
         "emuvisor_guest_network_latency_seconds",
         "summary",
@@ -231,6 +235,8 @@ def _networks(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
                 frames.add(nic[f"{key}_frames"], **labels, direction=direction)
                 for reason, count in nic[f"{key}_dropped"].items():
                     dropped.add(count, **labels, direction=direction, reason=str(reason))
+            for reason, count in nic["card_dropped"].items():
+                stopped.add(count, **labels, reason=str(reason))
             for kind, summary in nic.get("latency", {}).items():
                 latency.add_summary(summary, **labels, kind=kind)
-    yield from (moved, frames, dropped, latency)
+    yield from (moved, frames, dropped, stopped, latency)

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from emuvisor.host.autopilot.score import BEST, part_of_use
+from emuvisor.host.autopilot.view import GuestCounters
 from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemoryStatistics
 from emuvisor.metrics.sample import CpuTimes, GuestSample, HostSample
 from emuvisor.units import NS_PER_S
 
-__all__ = ["CpuRates", "DiskRates", "GuestRates", "HostRates", "NetworkRates", "rates"]
+__all__ = ["CpuRates", "DiskLatency", "DiskRates", "GuestRates", "HostRates", "NetworkRates", "rates"]
 
 WHOLE = 100.0
 """Percent."""
@@ -28,12 +30,20 @@ class CpuRates:
 
 @dataclass(frozen=True, slots=True)
 class DiskRates:
-    """Requests and bytes per second of all disks at virtio."""
+    """Requests and bytes per second of all hard disks."""
 
     reads: float = 0.0
     writes: float = 0.0
     read_bytes: float = 0.0
     written_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLatency:
+    """Nanoseconds that 99 % of the requests since the guest was made took at most, on its slowest disk."""
+
+    read_ns: int = 0
+    write_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +70,13 @@ class GuestRates:
     exits: Mapping[str, float]
     """VM exits and other events per second, by kind."""
     disk: DiskRates
+    disk_latency: DiskLatency
     network: NetworkRates
     memory: GuestMemoryStatistics
-    weight: int | None
+    weight: int
     cap: float | None
+    score: float
+    """How well it fares, 0 to 100: docs/autopilot.md."""
     last_line: str
     """On its console."""
 
@@ -125,11 +138,12 @@ def _guest(before: GuestSample | None, after: GuestSample, seconds: float) -> Gu
         return max(0, new - old) / seconds if seconds else 0.0
 
     old_exits = {} if was is None else was.exits
+    cpu = _cpu(None if was is None else CpuTimes.of(was), CpuTimes.of(now), seconds)
     return GuestRates(
         name=now.name,
         state=str(now.state),
         reason=now.reason,
-        cpu=_cpu(None if was is None else CpuTimes.of(was), CpuTimes.of(now), seconds),
+        cpu=cpu,
         code=rate(now.retired, 0 if was is None else was.retired),
         exits={kind: rate(count, old_exits.get(kind, 0)) for kind, count in now.exits.items()},
         disk=DiskRates(
@@ -138,6 +152,7 @@ def _guest(before: GuestSample | None, after: GuestSample, seconds: float) -> Gu
                 for key in fields(DiskRates)
             }
         ),
+        disk_latency=DiskLatency(_slowest(now.disks, "read"), _slowest(now.disks, "write")),
         network=NetworkRates(
             **{
                 key.name: rate(_sum(now.nics, key.name), 0 if was is None else _sum(was.nics, key.name))
@@ -147,6 +162,7 @@ def _guest(before: GuestSample | None, after: GuestSample, seconds: float) -> Gu
         memory=after.memory,
         weight=after.weight,
         cap=after.cap,
+        score=_score(cpu, before, after, seconds),
         last_line=now.last_line,
     )
 
@@ -163,6 +179,31 @@ def _cpu(before: CpuTimes | None, after: CpuTimes, seconds: float) -> CpuRates:
         throttled=min(WHOLE, percent(after.throttled, was.throttled)),
         stolen=percent(after.stolen, was.stolen),
     )
+
+
+def _score(cpu: CpuRates, before: GuestSample | None, after: GuestSample, seconds: float) -> float:
+    """As the autopilot's, from percents of a pCPU."""
+    if before is None or not seconds:
+        return BEST
+    memory, was = after.memory, before.memory
+    fault_ns = GuestCounters.fault_cost_ns(
+        max(0, memory.decompressed - was.decompressed), max(0, memory.swapped_in - was.swapped_in)
+    )
+    waited_ns = _waited_ns(after) - _waited_ns(before)
+    faults, waited = (max(0, ns) / NS_PER_S / seconds * WHOLE for ns in (fault_ns, waited_ns))
+    faults = min(cpu.used, faults)
+    return part_of_use(cpu.used - faults, cpu.ready + cpu.throttled + faults + min(WHOLE, waited))
+
+
+def _waited_ns(sample: GuestSample) -> int:
+    """How long its disks and cards waited for their limits."""
+    devices = [*sample.statistics.disks, *sample.statistics.nics]
+    histograms = [device.get("latency", {}).get("throttled") for device in devices]
+    return sum(histogram["count"] * histogram["mean_ns"] for histogram in histograms if histogram)
+
+
+def _slowest(disks: Sequence[Mapping[str, Any]], kind: str) -> int:
+    return max((disk["latency"][kind]["p99_ns"] for disk in disks if "latency" in disk), default=0)
 
 
 def _sum(devices: Sequence[Mapping[str, Any]], key: str) -> int:

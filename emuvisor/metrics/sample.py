@@ -28,24 +28,23 @@ class CpuTimes:
 
     @classmethod
     def of(cls, statistics: GuestStatistics) -> "CpuTimes":
-        """The times in `statistics`; 0 for what the host does not count."""
+        """The times in `statistics`."""
         return cls(
             used=statistics.cpu_ns,
             ready=statistics.waited_ns,
-            throttled=getattr(statistics, "throttled_ns", 0),
-            stolen=getattr(statistics, "stolen_ns", 0),
+            throttled=statistics.throttled_ns,
+            stolen=statistics.stolen_ns,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class GuestSample:
-    """One guest. `weight` and `cap` (percent of a pCPU; None: none) are its claim to the processor; `weight` is None on
-    a host that knows no weights."""
+    """One guest. `weight` and `cap` (percent of a pCPU; None: none) are its claim to the processor."""
 
     statistics: GuestStatistics
     memory: GuestMemoryStatistics
-    weight: int | None = None
-    cap: float | None = None
+    weight: int
+    cap: float | None
 
     @property
     def name(self) -> str:
@@ -71,10 +70,5 @@ def take_sample(host: "Host") -> HostSample:
 
 
 def _guest_sample(guest: "Guest") -> GuestSample:
-    claim = getattr(guest, "cpu_claim", None)  # a host whose guests take equal turns knows none
-    return GuestSample(
-        guest.statistics(),
-        guest.memory_statistics(),
-        weight=None if claim is None else claim.weight,
-        cap=None if claim is None else claim.cap,
-    )
+    claim = guest.cpu_claim
+    return GuestSample(guest.statistics(), guest.memory_statistics(), claim.weight, claim.cap)

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-__all__ = ["blocks", "shares_of", "short_count", "short_size", "sparkline"]
+from emuvisor.units import NS_PER_US
+
+__all__ = ["blocks", "shares_of", "short_count", "short_size", "short_time", "sparkline"]
 
 SPARKS = "▁▂▃▄▅▆▇█"
 PARTS = " ▏▎▍▌▋▊▉█"
@@ -48,10 +50,23 @@ def short_size(number: float) -> str:
     return _short(number, KIBI)
 
 
+def short_time(ns: int) -> str:
+    """A time in at most five characters: "0", "120us", "3.1ms", "20s". What is not nothing is at least 1us."""
+    number, unit = max(ns, NS_PER_US if ns else 0) / NS_PER_US, "us"
+    for larger in ("ms", "s"):
+        if round(number) >= KILO:
+            number, unit = number / KILO, larger
+    return _digits(number) + unit if ns else "0"
+
+
 def _short(number: float, base: int) -> str:
     power = 0
     while round(number) >= base and power < len(UNITS) - 1:
         number /= base
         power += 1
-    text = f"{number:.{1 if number < 9.95 else 0}f}"
-    return text.removesuffix(".0") + UNITS[power]
+    return _digits(number) + UNITS[power]
+
+
+def _digits(number: float) -> str:
+    """With one decimal if that makes no more than three characters."""
+    return f"{number:.{1 if number < 9.95 else 0}f}".removesuffix(".0")

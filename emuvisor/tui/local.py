@@ -90,18 +90,11 @@ class LocalSource:
 
     def set_weight(self, name: str, weight: int) -> None:
         """Change its share of the processors against other guests."""
-        self._set_cpu(name, "weight", weight)
+        self._guest(name).set_cpu(weight=weight)
 
     def set_cap(self, name: str, cap: float) -> None:
         """Change the percent of a pCPU that it never passes; 100 is no cap."""
-        self._set_cpu(name, "cap", cap)
-
-    def _set_cpu(self, name: str, what: str, value: float) -> None:
-        guest = self._guest(name)
-        set_cpu = getattr(guest, "set_cpu", None)
-        if set_cpu is None:
-            raise UsageError(f"guest {name!r}: its {what} cannot be changed: this host's turns are equal")
-        set_cpu(**{what: value})
+        self._guest(name).set_cpu(cap=cap)
 
     def screenshot(self, name: str) -> bytes:
         """Its screen as a PNG file."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from emuvisor.metrics import GuestRates, HostRates
-from emuvisor.tui.bars import blocks, shares_of, short_count, short_size, sparkline
+from emuvisor.tui.bars import blocks, shares_of, short_count, short_size, short_time, sparkline
 from emuvisor.tui.plain import plain
 
 __all__ = ["PLACES", "cpu", "exits", "header", "heading", "host", "memory", "row", "transfers"]
@@ -118,8 +118,9 @@ COLUMNS = (
     _Column("disk/s", 6, lambda guest: short_size(guest.disk.read_bytes + guest.disk.written_bytes)),
     _Column("net/s", 6, lambda guest: short_size(guest.network.received_bytes + guest.network.sent_bytes)),
     _Column("exits/s", 7, lambda guest: short_count(guest.vm_exits)),
-    _Column("weight", 6, lambda guest: "-" if guest.weight is None else str(guest.weight), 90),
+    _Column("weight", 6, lambda guest: str(guest.weight), 90),
     _Column("cap", 5, lambda guest: "-" if guest.cap is None else f"{guest.cap:g} %", 90),
+    _Column("score", 5, lambda guest: f"{guest.score:.0f}", 110),
 )
 """A negative width: aligned to the left."""
 
@@ -216,12 +217,13 @@ def exits(guest: GuestRates, width: int, count: int) -> Text:
 
 
 def transfers(guest: GuestRates, width: int) -> Text:
-    """Disks and network cards: bytes and operations per second."""
-    disk, net = guest.disk, guest.network
+    """Disks and network cards: bytes and operations per second; what 99 % of reads and writes took at most."""
+    disk, net, took = guest.disk, guest.network, guest.disk_latency
     lines = [
         _transfer("disk", "bytes", "ops", width, DIM),
         _transfer("read", short_size(disk.read_bytes), short_count(disk.reads), width),
         _transfer("write", short_size(disk.written_bytes), short_count(disk.writes), width),
+        _transfer("99 %", short_time(took.read_ns), short_time(took.write_ns), width),
         _transfer("net", "bytes", "frames", width, DIM),
         _transfer("in", short_size(net.received_bytes), short_count(net.received_frames), width),
         _transfer("out", short_size(net.sent_bytes), short_count(net.sent_frames), width),

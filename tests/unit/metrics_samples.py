@@ -32,6 +32,7 @@ NIC = {
     "received_bytes": 0,
     "sent_dropped": {},
     "received_dropped": {},
+    "card_dropped": {},
 }
 _EMPTY = {"str": "", "int": 0, "dict": {}, "list": [], "tuple": (), "float": 0.0}
 
@@ -50,7 +51,7 @@ def statistics(name: str = "web", **changes: Any) -> GuestStatistics:
 def guest(
     name: str = "web",
     *,
-    weight: int | None = None,
+    weight: int = 100,
     cap: float | None = None,
     memory: dict[str, Any] | None = None,
     **changes: Any,

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metrics_samples import DISK, NIC, guest, host
 
+from emuvisor.devices.virtio.net.device import CardDrop
 from emuvisor.metrics.exposition import exposition
 from emuvisor.net.statistics import Drop
 from emuvisor.units import MIB
@@ -36,6 +37,7 @@ def test_the_whole_text() -> None:
                 "sent_bytes": 120,
                 "sent_dropped": {Drop.SOURCE_MAC: 4},
                 "received_dropped": {Drop.NOT_TAKEN: 1},
+                "card_dropped": {CardDrop.LIMITED: 5},
             }
         ],
         memory={"resident": 5 * MIB, "swapped": 4096, "active": MIB, "swapped_in": 8192},

@@ -34,8 +34,20 @@ def test_a_line_for_each_sample() -> None:
     }
     (web,) = second["guests"]
     assert list(web) == [
-        *("name", "state", "reason", "cpu", "code", "exits", "disk", "network", "memory", "weight", "cap"),
-        *("last_line", "totals"),
+        *(
+            "name",
+            "state",
+            "reason",
+            "cpu",
+            "code",
+            "exits",
+            "disk",
+            "disk_latency",
+            "network",
+            "memory",
+            "weight",
+        ),
+        *("cap", "score", "last_line", "totals"),
     ]
     assert web["disk"] == {"reads": 2, "writes": 0, "read_bytes": 0, "written_bytes": 0}
     assert (web["name"], web["weight"], web["cap"], web["totals"]["cpu_ns"]) == ("web", 5, 1.5, 123_456_789)

@@ -12,6 +12,7 @@ from emuvisor.metrics.rates import CpuRates, DiskRates, NetworkRates
 
 NS = 10_000_000
 """A percent of a second."""
+NONE = {"p99_ns": 0}
 
 
 def one(before: dict[str, Any], after: dict[str, Any], seconds: float = 1) -> GuestRates:
@@ -83,6 +84,24 @@ def test_the_host_sums_its_guests_up() -> None:
     result = rates(before, after)
     assert (result.cpu, result.used, result.time) == (CpuRates(used=160, ready=40), 80, 1767225601)
     assert rates(host(pcpus=1), host(*after.guests, seconds=1, pcpus=1)).used == 100
+
+
+def test_the_score_is_the_part_of_time_that_was_of_use() -> None:
+    def waited(count: int) -> list[dict[str, Any]]:
+        return [
+            DISK | {"latency": {"throttled": {"count": count, "mean_ns": NS}, "read": NONE, "write": NONE}}
+        ]
+
+    assert one({}, {}).score == 100
+    result = one({"cpu_ns": 9 * NS}, {"cpu_ns": 49 * NS, "waited_ns": 20 * NS, "throttled_ns": 20 * NS})
+    assert result.score == pytest.approx(50)
+    result = one({"disks": waited(5)}, {"cpu_ns": 40 * NS, "disks": waited(15)})
+    assert result.score == pytest.approx(80)
+    pages = 20 * NS // 12_000  # of swap, 12 us each
+    before = host(guest())
+    after = host(guest(cpu_ns=40 * NS, memory={"swapped_in": pages * 4096}), seconds=1)
+    assert rates(before, after).guests[0].score == pytest.approx(50, abs=0.1)
+    assert rates(None, after).guests[0].score == 100
 
 
 def test_what_is_no_rate_is_passed_on() -> None:

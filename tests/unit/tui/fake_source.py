@@ -9,6 +9,7 @@ from emuvisor.metrics import GuestSample, HostSample
 from emuvisor.units import KIB, MIB
 
 SAVINGS = {"sharing": 3 * MIB, "zero": MIB, "balloon": 0, "compression": 0, "swap": 0}
+LATENCY = {"latency": {"read": {"p99_ns": 120_000}, "write": {"p99_ns": 3_141_592}}}
 
 
 class FakeSource:
@@ -92,7 +93,8 @@ class FakeSource:
             retired=n * 123_000_000,
             slices=n * 80,
             exits={"port_read": n * 120, "port_write": n * 1500, "tlb_fill": n * 99_999, "syscall": n * 2345},
-            disks=[DISK | {"reads": n * 300, "read_bytes": n * 1228800, "writes": n * 20, "written_bytes": n * 80_000}],
+            disks=[DISK | LATENCY | {"reads": n * 300, "read_bytes": n * 1228800, "writes": n * 20,
+                                     "written_bytes": n * 80_000}],
             nics=[NIC | {"received_bytes": n * 7_000_000, "received_frames": n * 5000, "sent_bytes": n * 90_000,
                          "sent_frames": n * 800}],
             memory={"configured": 32 * MIB, "resident": 20 * MIB, "shared": 3 * MIB, "zero": MIB},

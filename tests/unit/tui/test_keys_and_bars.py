@@ -6,7 +6,7 @@ import pytest
 
 from emuvisor.errors import HostError
 from emuvisor.tui import pictures
-from emuvisor.tui.bars import blocks, shares_of, short_count, short_size, sparkline
+from emuvisor.tui.bars import blocks, shares_of, short_count, short_size, short_time, sparkline
 from emuvisor.tui.keys import key_bytes
 from emuvisor.tui.pictures import keep_picture
 from emuvisor.tui.plain import plain
@@ -49,6 +49,17 @@ def test_sizes_go_by_1024() -> None:
     assert [short_size(size) for size in (1000, 1024, 1536, 64 << 20, 5 << 30)] == [
         *("1000", "1k", "1.5k", "64M", "5G")
     ]
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (0, "0"), (1, "1us"), (1_499, "1.5us"), (120_000, "120us"), (999_499, "999us"), (999_500, "1ms"),
+        (3_141_592, "3.1ms"), (9_950_000, "10ms"), (999_600_000, "1s"), (20_000_000_000, "20s"),
+    ],
+)  # fmt: skip
+def test_times(ns: int, text: str) -> None:
+    assert short_time(ns) == text
 
 
 def test_a_sparkline() -> None:

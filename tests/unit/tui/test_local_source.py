@@ -10,6 +10,7 @@ from metrics_samples import statistics
 
 from emuvisor.errors import EmuvisorError, StateError
 from emuvisor.host import GuestState
+from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.tui.local import CONSOLE_TAIL, LocalSource
 
 
@@ -24,6 +25,7 @@ class FakeGuest:
         self.machine = SimpleNamespace(consoles=[1])
         self.console = SimpleNamespace(text="x" * CONSOLE_TAIL + "end")
         self.asked: list[object] = []
+        self.cpu_claim = CpuClaim(weight=300, cap=25.0)
         self.claim: dict[str, float] = {}
 
     def start(self) -> None:
@@ -52,38 +54,29 @@ class FakeGuest:
     def memory_statistics(self) -> Any:
         return guest_memory(self.name)
 
-
-class ClaimingGuest(FakeGuest):
-    """It can be given another weight and cap."""
-
-    cpu_claim = SimpleNamespace(weight=300, cap=25.0)
-
     def set_cpu(self, **claim: float) -> None:
         self.claim |= claim
 
 
 class FakeHost:
-    def __init__(self, kind: type[FakeGuest] = FakeGuest) -> None:
-        self.kind = kind
+    def __init__(self) -> None:
         self.pcpus = 1
         self.warnings: list[Any] = []
         self.guests: dict[str, Any] = {}
         self.memory = SimpleNamespace(statistics=host_memory)
 
     def create(self, config: Any) -> Any:
-        self.guests[config.name] = self.kind(config)
+        self.guests[config.name] = FakeGuest(config)
         return self.guests[config.name]
 
     def all_guests(self) -> list[Any]:
         return list(self.guests.values())
 
 
-def source(
-    *timeouts: float | None, kind: type[FakeGuest] = FakeGuest
-) -> tuple[LocalSource, dict[str, Any], list[float]]:
+def source(*timeouts: float | None) -> tuple[LocalSource, dict[str, Any], list[float]]:
     """A source of guests a, b, c with these timeouts; the guests; and the time."""
     now = [100.0]
-    host: Any = FakeHost(kind)
+    host: Any = FakeHost()
     configs: Any = [SimpleNamespace(name="abc"[i], timeout_s=timeout) for i, timeout in enumerate(timeouts)]
     made = LocalSource(host, configs, clock=lambda: now[0])
     host.warnings[0]("the disk fills up")
@@ -97,8 +90,8 @@ def test_guests_are_started_and_sampled() -> None:
     assert not local.ended
     sample = local.sample()
     assert [(guest.name, guest.statistics.state, guest.weight, guest.cap) for guest in sample.guests] == [
-        ("a", "running", None, None),
-        ("b", "running", None, None),
+        ("a", "running", 300, 25.0),
+        ("b", "running", 300, 25.0),
     ]
     assert (sample.pcpus, sample.memory) == (1, host_memory())
     guests["a"].outcome = "power-off"
@@ -134,11 +127,10 @@ def test_what_people_ask_for() -> None:
 
 
 def test_weight_and_cap() -> None:
-    local, guests, _ = source(None, kind=ClaimingGuest)
+    local, guests, _ = source(None)
     local.set_weight("a", 500)
     local.set_cap("a", 12.5)
     assert guests["a"].claim == {"weight": 500, "cap": 12.5}
-    assert [(guest.weight, guest.cap) for guest in local.sample().guests] == [(300, 25.0)]
 
 
 def test_what_is_not_possible_is_said() -> None:
@@ -148,8 +140,8 @@ def test_what_is_not_possible_is_said() -> None:
     texts = []
     for act in (
         lambda: local.type("a", b"x"),
-        lambda: local.set_weight("a", 1),
-        lambda: local.set_cap("a", 1),
+        lambda: local.set_weight("z", 1),
+        lambda: local.set_cap("z", 1),
         lambda: local.pause("z"),
         lambda: local.console("z"),
     ):
@@ -158,8 +150,8 @@ def test_what_is_not_possible_is_said() -> None:
         texts.append(str(error.value))
     assert texts == [
         "guest 'a' has no serial port",
-        "guest 'a': its weight cannot be changed: this host's turns are equal",
-        "guest 'a': its cap cannot be changed: this host's turns are equal",
+        "there is no guest 'z' any more",
+        "there is no guest 'z' any more",
         "there is no guest 'z' any more",
         "there is no guest 'z' any more",
     ]
