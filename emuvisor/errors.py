@@ -59,7 +59,7 @@ class GuestAddressError(UsageError):
 
 
 class AdmissionError(UsageError):
-    """The host cannot promise a guest the memory that it is to have; the message has the arithmetic."""
+    """The host cannot promise a guest the memory or the pCPUs that it is to have; the message has the arithmetic."""
 
 
 class StateError(UsageError):

@@ -31,7 +31,7 @@ NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
 _SUFFIXES = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
-_SIZE = re.compile(r"([0-9]+)\s*(?:([KMGT])(?:iB|B)?|B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGT])(?:iB|B)?|B)?", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:

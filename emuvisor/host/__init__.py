@@ -1,9 +1,10 @@
-"""Many guests in one process: pCPU threads, the run queue, and what people ask of guests.
+"""Many guests in one process: pCPU threads, and what people ask of guests.
 
 host.py        Host: the frame pool, the pCPU threads and the guests
 guest.py       Guest: one machine with a name, a state, and a life
 states.py      the states of a guest's life and the events between them
-run_queue.py   which guest runs next on which pCPU; knows nothing of guests or time
+pcpus.py       the pCPU threads: they carry out what the scheduler says
+naps.py        idle guests, and when each is to be woken
 backends.py    file systems of the host that guests divide
 statistics.py  what a guest used
 """

@@ -74,24 +74,20 @@ class Guest:
     An operation in the wrong state raises StateError naming guest, state and what is needed.
     """
 
-    def __init__(self, host: "Host", config: GuestConfig, ports: Sequence[Port] = ()) -> None:
+    def __init__(self, host: "Host", config: GuestConfig, entity: Entity, ports: Sequence[Port] = ()) -> None:
         self.host = host
         self.config = config
         self.name = config.name
         self.nics = ports
         """Its network cards' connections, in the order of the configuration."""
-        self.machine = Machine(config, host.pool, ports)
+        self.machine = Machine(config, host.pool, host.processors.links(config.name, ports))
         self.machine.on_call = self._wake
         self.state = GuestState.DEFINED
         self.reason = ""
         """Why it is in this state."""
         self.outcome: Outcome | None = None
         """How the last run ended."""
-        self.pcpu: int | None = None
-        """The pCPU that ran it last."""
         self.on_pcpu = False
-        self.on_pcpu_since = 0.0
-        """When its slice began (time.monotonic seconds)."""
         self.leaving = 0
         """How many wait to take it off its pCPU: it is not queued again."""
         self.suspended = False
@@ -112,7 +108,7 @@ class Guest:
         """One operation at a time, also of those on its screen and keys; taken before the host's lock."""
         self.cpu_ns = 0
         self.slices = 0
-        self.entity: Entity
+        self.entity = entity
         """What the scheduler knows of it."""
 
     # ---- life ----
@@ -591,7 +587,7 @@ class Guest:
             cpu_ns=self.cpu_ns,
             waited_ns=entity.waited_ns,
             throttled_ns=entity.throttled_ns,
-            stolen_ns=entity.waited_ns + entity.throttled_ns,
+            stolen_ns=entity.stolen_ns,
             slices=self.slices,
             frames=machine.memory.census(),
             exits=machine.vcpus.counters(),

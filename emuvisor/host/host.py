@@ -4,15 +4,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, get_args
 
 from emuvisor.devices.limits import Rate
 from emuvisor.devices.storage.thin import ThinPool, ThinUsage
-from emuvisor.errors import HostError, UsageError
+from emuvisor.errors import ConfigError, HostError, ImageError, UsageError
+from emuvisor.host.autopilot.autopilot import Autopilot
+from emuvisor.host.autopilot.observe import HostControls
 from emuvisor.host.backends import Backends
 from emuvisor.host.guest import Guest, contract_of, cpu_claim_of
 from emuvisor.host.memory.manager import MemoryManager
@@ -21,11 +23,13 @@ from emuvisor.host.networks import Networks
 from emuvisor.host.pcpus import Pcpus
 from emuvisor.host.scheduler.policies import make_policy
 from emuvisor.host.states import Event, GuestState
-from emuvisor.machine.config import GuestConfig
+from emuvisor.host.virtual_pcpus import LANES, VirtualPcpus
+from emuvisor.machine.choices import ClockMode
+from emuvisor.machine.config import USER_NETWORK, GuestConfig
 from emuvisor.machine.machine import Activity, Readiness
 from emuvisor.machine.outcome import CRASHES, Ending, Outcome
 from emuvisor.memory import FramePool
-from emuvisor.net.config import NetworkConfig
+from emuvisor.net.config import UPLINK_NONE, NetworkConfig
 from emuvisor.net.network import Network
 from emuvisor.units import GIB
 
@@ -46,6 +50,11 @@ class Host:
     pCPUs are divided: "proportional", "round-robin", "credit", "deadline", or one of an entry point. A guest runs for
     as long as its claim and the policy say, and at most for `slice_work` bytes of code, if that is given, at a time.
 
+    `clock`: "host" is the host's own; "virtual" counts what guests run (`VirtualPcpus`): the same guests have the same
+    schedule then, to the nanosecond, whatever `pcpus` is and the machine does. Such a host has only guests on the
+    virtual clock, and no networks that lead out of it. What people do takes effect when they do it: to have it
+    repeated, too, they do it while no guest runs, or keep `lock` meanwhile, as to start several guests at once.
+
     Use it as a context manager, or call `close`. Guests run until they end, are paused or stopped. Raises UsageError
     for impossible numbers, HostError when its swap file cannot be made, EngineError without a usable Unicorn.
     """
@@ -57,15 +66,20 @@ class Host:
         slice_work: int | None = None,
         memory_policy: MemoryPolicy | None = None,
         scheduler: str = "proportional",
+        *,
+        clock: ClockMode = "host",
     ) -> None:
+        if clock not in get_args(ClockMode):
+            raise UsageError(f"clock {clock!r}: a host's is one of {', '.join(get_args(ClockMode))}")
         if not 1 <= pcpus <= MAX_PCPUS:
             raise UsageError(f"a host has 1 to {MAX_PCPUS} pCPUs, not {pcpus}")
         if slice_work is not None and slice_work < 1:
             raise UsageError(f"a slice of {slice_work} bytes of code is none")
         self.pool = FramePool(memory)
         self.pcpus = pcpus
+        self.clock = clock
         self.guests: dict[str, Guest] = {}
-        self.networks = Networks()
+        self.networks = Networks(self._now_ns)
         self.disks = ThinPool(on_warning=self._warn)
         """What guests' disks were promised and use of the host's file systems."""
         self.backends = Backends()
@@ -80,13 +94,16 @@ class Host:
         """Notified when a guest's state changes or it left a pCPU that somebody wants it off."""
         self._making = threading.Lock()
         """One guest is made at a time."""
-        self.processors = Pcpus(
+        virtual = clock == "virtual"
+        processors: type[Pcpus | VirtualPcpus] = VirtualPcpus if virtual else Pcpus
+        self.processors = processors(
             pcpus,
-            make_policy(scheduler, pcpus),
+            make_policy(scheduler, LANES if virtual else pcpus),
             pool=self.pool,
             lock=self.lock,
             changed=self.changed,
             put_back=self._put_back,
+            failed=self._scheduler_failed,
             slice_work=slice_work,
         )
         """Which guest runs where."""
@@ -97,6 +114,8 @@ class Host:
         self._closed = threading.Event()
         self.memory = MemoryManager(self, memory_policy or MemoryPolicy())
         """Who gets which frames, and why."""
+        self.autopilot = Autopilot(HostControls(self))
+        """What changes guests' claims as their load changes; off until it is started."""
 
     def __enter__(self) -> Self:
         return self
@@ -113,32 +132,69 @@ class Host:
         pCPUs cannot be promised, ConfigError and ImageError for what it is made of, HostError when the host has no
         memory for that.
         """
-        with self._making:
+        self._check_clock(config)
+        with self._making, ExitStack() as undo:
             with self.lock:
                 if config.name in self.guests:
                     raise UsageError(f"there is a guest {config.name!r} already")
                 self.memory.admit(config.name, contract_of(config))
+                entity = self.processors.admit(config.name, cpu_claim_of(config))
+            undo.callback(self._withdraw, config.name)
             # Without the host's lock, which an uplink's thread may be waiting for: it wakes guests.
             ports = self.networks.connect(config)
+            undo.callback(self.networks.disconnect, config.name)
             try:
-                guest = Guest(self, config, ports)
-            except BaseException as error:
-                self.networks.disconnect(config.name)
-                if isinstance(error, MemoryError):
-                    raise HostError(f"guest {config.name!r}: the host has no memory for it") from None
-                raise
+                guest = Guest(self, config, entity, ports)
+            except MemoryError:
+                raise HostError(f"guest {config.name!r}: the host has no memory for it") from None
+            undo.callback(guest.machine.close)
             with self.lock:
-                guest.entity = self.processors.add(guest, cpu_claim_of(config))
+                if not guest.deterministic:
+                    self._add_to_backends(guest)
+                self.processors.add(guest)
                 self.guests[config.name] = guest
                 guest.memory.stores = self.memory.stores
                 for image in guest.machine.images:
                     self.disks.add(image)
-                if not guest.deterministic:
-                    self.backends.add(config.name, guest.disks_with_shares)
+            undo.pop_all()
             return guest
+
+    def _check_clock(self, config: GuestConfig) -> None:
+        """A host's clock and its guests' go together. Raises ConfigError."""
+        if self.clock == "virtual":
+            if config.clock != "virtual":
+                raise ConfigError(
+                    f'guest {config.name!r} has clock = "{config.clock}"; on a host with the virtual clock it must be '
+                    '"virtual"'
+                )
+            if any(nic.network == USER_NETWORK for nic in config.nics):
+                raise ConfigError(
+                    f"guest {config.name!r}: network {USER_NETWORK!r} leads out of the host; "
+                    "one with the virtual clock has none such"
+                )
+        elif config.nics and config.clock == "virtual":
+            raise ConfigError(
+                f'guest {config.name!r}: on a network it needs clock = "host", or a host with the virtual clock; here, '
+                "its own would skip the time that an answer takes"
+            )
+
+    def _now_ns(self) -> int:
+        return self.processors.now_ns if isinstance(self.processors, VirtualPcpus) else time.monotonic_ns()
+
+    def _withdraw(self, name: str) -> None:
+        """The guest that was admitted could not be made."""
+        with self.lock:
+            self.processors.remove(name)
+
+    def _add_to_backends(self, guest: Guest) -> None:
+        try:
+            self.backends.add(guest.name, guest.disks_with_shares)
+        except OSError as error:
+            raise ImageError(f"{error.filename}: {error.strerror}") from None
 
     def close(self) -> None:
         """End the threads and give all memory back. Guests that run are stopped where they are."""
+        self.autopilot.stop()
         with self.lock:
             self._closing = True
             self._closed.set()
@@ -160,8 +216,13 @@ class Host:
         self.memory.close()
 
     def add_network(self, config: NetworkConfig) -> Network:
-        """A virtual network that guests' cards can name. Raises UsageError when its name is taken, HostError when it
-        cannot have its uplink."""
+        """A virtual network that guests' cards can name. Raises UsageError when its name is taken and, on the virtual
+        clock, when it has an uplink; HostError when it cannot have that."""
+        if self.clock == "virtual" and config.uplink != UPLINK_NONE:
+            raise UsageError(
+                f"network {config.name!r} has an uplink; "
+                "a host with the virtual clock has no networks that lead out of it"
+            )
         return self.networks.add(config)
 
     def set_backend_limit(
@@ -191,12 +252,16 @@ class Host:
         guest.state = state
         guest.reason = reason
         self.events.append(event)
-        for listener in self.listeners:
-            listener(event)
         self.changed.notify_all()
+        for listener in tuple(self.listeners):
+            try:
+                listener(event)
+            except Exception as error:  # what leaves the state behind may be a pCPU thread
+                self.warn(f"a listener to events failed: {type(error).__name__}: {error}")
 
     def make_runnable(self, guest: Guest, reason: str) -> None:
-        """Enter the running state and a run queue."""
+        """Enter the running state, and queue for a pCPU. Raises HostError as `start_threads`."""
+        self.start_threads()
         self.take_off(guest)  # the memory manager may be at its pages
         guest.suspended = guest.out_of_memory = False
         self.set_state(guest, GuestState.RUNNING, reason)
@@ -204,7 +269,8 @@ class Host:
         self._enqueue(guest)
 
     def start_threads(self) -> None:
-        """Before the first guest runs. Raises HostError where the system gives no more threads."""
+        """Before a guest runs. Raises HostError where the system gives no more threads, and when the scheduling policy
+        has failed."""
         self.processors.start()
         if self._disk_watch is None:
             thread = threading.Thread(target=self._watch_disks, name="disks", daemon=True)
@@ -223,9 +289,14 @@ class Host:
         self.processors.take_off(guest)
         self._starving.discard(guest.name)
 
+    def _keep(self, guest: Guest) -> None:
+        """Have it on no pCPU until it is queued or released."""
+        self.processors.hold(guest)
+        self._starving.discard(guest.name)
+
     def between_runs(self, guest: Guest, function: Callable[[], _T]) -> _T:
         """Call `function` while the guest is on no pCPU; afterwards it goes on. Devices take no locks."""
-        self.take_off(guest)
+        self._keep(guest)
         try:
             return function()
         finally:
@@ -245,7 +316,7 @@ class Host:
         self.backends.remove(guest.name)
         guest.machine.close()
         if self.guests.pop(guest.name, None) is not None:
-            self.processors.remove(guest)
+            self.processors.remove(guest.name)
         self.set_state(guest, GuestState.GONE, "deleted")
         self.memory.changed()
         return self.pool.free - free
@@ -277,11 +348,10 @@ class Host:
     def _hold(self, guest: Guest) -> bool:
         if guest.loading or self._closing:
             return False
-        self.take_off(guest)
+        self._keep(guest)
         if guest.loading or guest.state is GuestState.GONE:  # meanwhile
             return False
         guest.on_pcpu = True
-        guest.on_pcpu_since = time.monotonic()
         return True
 
     def _let_go(self, guest: Guest, starving: bool) -> None:
@@ -292,7 +362,7 @@ class Host:
         elif guest.state is GuestState.RUNNING and starving:
             self._starving.add(guest.name)
         elif guest.state is GuestState.RUNNING:
-            self._enqueue(guest)
+            self.processors.release(guest)
 
     def all_guests(self) -> list[Guest]:
         """Those whose memory is not being loaded."""
@@ -327,7 +397,7 @@ class Host:
                 guest.waits, guest.refused = False, reason
                 self.changed.notify_all()
             elif guest.name in self._starving:
-                self._starving.discard(guest.name)
+                self.take_off(guest)
                 guest.out_of_memory = True
                 self.set_state(guest, GuestState.PAUSED, reason)
 
@@ -362,14 +432,19 @@ class Host:
         elif activity.readiness is Readiness.RUNNABLE or guest.console_waits or guest.machine.has_calls:
             wants = True
         else:
-            wake_ns = None
+            delay_ns = None
             if activity.wake_ns is not None:
                 delay_ns = max(0, activity.wake_ns - guest.machine.clock.now_ns())
-                wake_ns = time.perf_counter_ns() + delay_ns
-            self.processors.nap(guest, wake_ns)
+            self.processors.nap(guest, delay_ns)
         if self.pool.free < self.memory.wake_below:
             self.memory.wake()
         return wants
+
+    def _scheduler_failed(self, reason: str) -> None:
+        """No guest runs any more."""
+        for guest in self.guests.values():
+            if guest.state is GuestState.RUNNING:
+                self.set_state(guest, GuestState.PAUSED, reason)
 
     def _watch_disks(self) -> None:
         """The thread that looks after the disks' room."""

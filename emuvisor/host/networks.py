@@ -1,7 +1,8 @@
 """A host's virtual networks: which there are, who is connected to them, and their ways out."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
@@ -42,12 +43,13 @@ class _Cables:
 
 class Networks:
     """The networks by name. A guest's cards are connected as long as the guest exists; a card on the network "user"
-    gets a network of its own, which goes with the guest.
+    gets a network of its own, which goes with the guest. `now_ns` is their clock.
 
     Any thread but those of uplinks, which are waited for, and without the host's lock, which they may be waiting for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._now_ns = now_ns
         self._lock = threading.RLock()
         self._wired: dict[str, _Wired] = {}
         self._cables: dict[str, _Cables] = {}
@@ -67,7 +69,7 @@ class Networks:
         with self._lock:
             if config.name in self._wired or config.name == USER_NETWORK:
                 raise UsageError(f"there is a network {config.name!r} already")
-            wired = _Wired(Network(config), _uplink(config))
+            wired = _Wired(Network(config, now_ns=self._now_ns), _uplink(config))
             if wired.uplink is not None:
                 port = wired.network.port(UPLINK_PORT, wired.uplink.mac, trusted=True)
                 wired.uplink.start(port)

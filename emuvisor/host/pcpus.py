@@ -2,17 +2,24 @@
 
 Everything here happens under the host's lock but for running a guest and waiting. The scheduler is a pure function of
 events and times; this is what gives it both, and carries out what it answers.
+
+Somebody *looks* at the time whenever something is due: an idle guest's timer, the scheduler's, or the end of a slice
+that takes too long. For the timers of guests that it will run, a pCPU looks itself: while it is idle it waits for the
+next one, and a slice ends when that is due. So no other thread, which may have to wait for a processor, is between a
+timer and its guest. For what else is due there is any idle pCPU, or, when there is none, the watch thread.
 """
 
 import threading
 import time
-from collections.abc import Callable
-from heapq import heappop, heappush
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from emuvisor.bus.ethernet import Link
 from emuvisor.cpu.models import CpuModel
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.errors import HostError
+from emuvisor.errors import AdmissionError, HostError, UsageError
+from emuvisor.host.naps import NEVER, Naps
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.core import Scheduler
 from emuvisor.host.scheduler.entity import Entity
@@ -32,15 +39,21 @@ from emuvisor.host.scheduler.instructions import (
 from emuvisor.host.scheduler.policy import Policy
 from emuvisor.machine.machine import Activity
 from emuvisor.memory import FramePool
+from emuvisor.net.port import Port
 
 if TYPE_CHECKING:
     from emuvisor.host.guest import Guest
 
 __all__ = ["Pcpus"]
 
-MAX_SLICE_S = 0.05
-"""Code that rewrites itself all the time runs a thousand times slower than the scheduler thinks; while others wait it
-must not have a pCPU for longer than this. Where a slice ends changes nothing for the guest."""
+LONGEST_SLICE_NS = 50_000_000
+"""A slice is a number of bytes of code, by the guest's pace lately. Code that rewrites itself all the time is a
+thousand times slower than that; it must not have a pCPU for longer than this. Where a slice ends changes nothing for
+the guest."""
+SHORTEST_SLICE_NS = 100_000
+"""However soon something is due: guests that set their timers so must not keep the others from running."""
+LONGEST_WAIT_NS = 3_600_000_000_000
+"""Guests set timers for centuries, and threads cannot wait that long."""
 NS_PER_S = 1_000_000_000
 
 Put = Callable[["Guest", Activity | None, str], bool]
@@ -50,8 +63,8 @@ go on."""
 
 class Pcpus:
     """`count` threads with engines for `pool`, under the host's `lock`. `changed`, of that lock, is notified when a
-    guest has left a pCPU that somebody wants it off; `put_back` is called when one has. `slice_work`, if given, is the
-    most code that is run at a time."""
+    guest has left a pCPU that somebody wants it off; `put_back` is called when one has, and `failed` when the policy
+    raised an exception: nothing runs after that. `slice_work`, if given, is the most code that is run at a time."""
 
     def __init__(
         self,
@@ -62,38 +75,44 @@ class Pcpus:
         lock: "threading.RLock",
         changed: threading.Condition,
         put_back: Put,
+        failed: Callable[[str], None],
         slice_work: int | None = None,
     ) -> None:
         self.count = count
         self.scheduler = Scheduler(count, policy, time.perf_counter_ns())
         self.listeners: list[Callable[[int, Event, list[Instruction]], None]] = []
-        """Who hears what the scheduler was told and said, with the time: recorders."""
+        """Who hears what the scheduler was told and said, with the time: recorders. They must not raise exceptions."""
+        self.failure = ""
+        """Why nothing runs any more: what was wrong with the policy."""
         self._pool = pool
         self._changed = changed
         self._lock = lock
         self._put_back = put_back
+        self._failed = failed
         self._slice_work = slice_work
         self._guests: dict[str, Guest] = {}
         self._runs: list[Run | None] = [None] * count
-        """What each is to run and has not begun."""
-        self._wanted = [threading.Condition(self._lock) for _ in range(count)]
-        """Each one's: notified when it is to run something."""
-        self._sleepers: list[tuple[int, int, str]] = []
-        """When idle guests are to be woken: time, number, name. An entry counts if the guest has its number."""
-        self._naps: dict[str, int] = {}
-        self._numbers = 0
-        self._alarm = threading.Condition(self._lock)
-        """Notified when the watch thread is to look at its times again."""
-        self._alarm_ns: int | None = None
-        """When it will do so by itself."""
+        """What each pCPU is to run and has not begun."""
+        self._on: list[Guest | None] = [None] * count
+        """Whom it runs."""
+        self._ends_ns = [NEVER] * count
+        """When it is told to end that."""
+        self._naps = Naps(count)
+        self._wanted = [threading.Condition(self._lock) for _ in range(count + 1)]
+        """Each thread's, the watch thread's behind the pCPUs': notified when it is to do something, or to look at the
+        time earlier than it will."""
+        self._looks_ns = [NEVER] * (count + 1)
+        """When each will look at the time by itself; pCPUs that have something to run do not."""
         self._threads: list[threading.Thread] = []
         self._closing = False
 
     # ---- for the host, under its lock ----
 
     def start(self) -> None:
-        """Start the threads that are missing. Raises HostError where the system gives none; they are tried again the
-        next time."""
+        """Start the threads that are missing. Raises HostError where the system gives none, when they are tried again
+        the next time, and when the policy has failed."""
+        if self.failure:
+            raise HostError(self.failure)
         while len(self._threads) <= self.count:
             number = len(self._threads)
             if number < self.count:
@@ -109,7 +128,7 @@ class Pcpus:
     def end(self) -> None:
         """Let the threads end, and guests leave; `join` waits for it, without the lock."""
         self._closing = True
-        for condition in (*self._wanted, self._alarm):
+        for condition in self._wanted:
             condition.notify_all()
 
     def join(self) -> None:
@@ -117,36 +136,44 @@ class Pcpus:
         for thread in self._threads:
             thread.join()
 
-    def add(self, guest: "Guest", claim: CpuClaim) -> Entity:
-        """There is a guest; returns what the scheduler knows of it. Raises AdmissionError and UsageError for a claim
-        that cannot be met."""
-        self._tell(Added(guest.name, claim))
+    def links(self, name: str, ports: Sequence[Port]) -> Sequence[Link]:  # noqa: ARG002 - on other clocks it matters
+        """What the cards of guest `name` are plugged into, whose cables lead to `ports`."""
+        return ports
+
+    def admit(self, name: str, claim: CpuClaim) -> Entity:
+        """There will be a guest `name`; returns what the scheduler knows of it. Raises AdmissionError and UsageError
+        for a claim that cannot be met, HostError when the policy has failed."""
+        self._tell(Added(name, claim))
+        if self.failure:
+            raise HostError(self.failure)
+        return self.scheduler.entities[name]
+
+    def add(self, guest: "Guest") -> None:
+        """The guest that was admitted is there."""
         self._guests[guest.name] = guest
-        return self.scheduler.entities[guest.name]
 
     def change(self, guest: "Guest", claim: CpuClaim) -> None:
-        """It has another claim, from now on; raises as `add`, and leaves it the old one then."""
+        """It has another claim, from now on; raises as `admit`, and leaves it the old one then."""
         self._tell(Changed(guest.name, claim))
+        if self.failure:
+            raise HostError(self.failure)
 
-    def remove(self, guest: "Guest") -> None:
-        """It is gone; it is on no pCPU."""
-        self._cancel(guest)
-        self._naps.pop(guest.name, None)
-        self._tell(Removed(guest.name))
-        del self._guests[guest.name]
+    def remove(self, name: str) -> None:
+        """The guest is gone, or is not coming; it is on no pCPU."""
+        self._cancel(name)
+        self._naps.cancel(name)
+        self._tell(Removed(name))
+        self._guests.pop(name, None)
 
     def queue(self, guest: "Guest") -> None:
         """It wants to run."""
-        self._naps.pop(guest.name, None)
+        self._naps.cancel(guest.name)
         self._tell(Woke(guest.name))
 
-    def nap(self, guest: "Guest", wake_ns: int | None) -> None:
-        """It has nothing to do until `wake_ns` (of time.perf_counter_ns), or until somebody wakes it."""
-        self._numbers += 1
-        self._naps[guest.name] = self._numbers
-        if wake_ns is not None:
-            heappush(self._sleepers, (wake_ns, self._numbers, guest.name))
-            self._set_alarm()
+    def nap(self, guest: "Guest", delay_ns: int | None) -> None:
+        """It leaves its pCPU with nothing to do for `delay_ns`, or until somebody queues it."""
+        wake_ns = None if delay_ns is None else time.perf_counter_ns() + delay_ns
+        self._naps.add(guest.name, guest.entity.home, wake_ns)
 
     def is_napping(self, guest: "Guest") -> bool:
         """Whether it is idle: `queue` would wake it."""
@@ -155,93 +182,122 @@ class Pcpus:
     def take_off(self, guest: "Guest") -> None:
         """Out of the queues, and off its pCPU if it is on one: waits for that."""
         guest.leaving += 1
-        self._cancel(guest)
+        self._cancel(guest.name)
         while guest.on_pcpu:
             guest.machine.stop()
             self._changed.wait()
+            self._cancel(guest.name)  # another who took it off may have queued it meanwhile
         guest.leaving -= 1
-        self._naps.pop(guest.name, None)
+        self._naps.cancel(guest.name)
         if guest.name in self._guests:
             self._tell(Slept(guest.name))
 
-    def _cancel(self, guest: "Guest") -> None:
+    def hold(self, guest: "Guest") -> None:
+        """Off its pCPU for a moment, until it is queued or released."""
+        self.take_off(guest)
+
+    def release(self, guest: "Guest") -> None:
+        """It may go on."""
+        self.queue(guest)
+
+    def _cancel(self, name: str) -> None:
         """It does not begin what it was to run."""
         for pcpu, run in enumerate(self._runs):
-            if run is not None and run.name == guest.name:
+            if run is not None and run.name == name:
                 self._runs[pcpu] = None
-                self._tell(Left(pcpu, guest.name, 0, 0, wants=False))
+                self._tell(Left(pcpu, name, 0, 0, wants=False))
 
     # ---- what the scheduler hears and says ----
 
     def _tell(self, event: Event) -> None:
+        """Tell the scheduler, and carry out what it answers. Raises AdmissionError and UsageError for a claim."""
         now = time.perf_counter_ns()
-        answer = self.scheduler.handle(now, event)
-        for listener in self.listeners:
-            listener(now, event, answer)
-        for instruction in answer:
-            if isinstance(instruction, Run):
-                self._runs[instruction.pcpu] = instruction
-                self._wanted[instruction.pcpu].notify()
-            else:
-                self._preempt(instruction)
-        self._set_alarm()
+        events = deque((event,))
+        while events and not self.failure:
+            event = events.popleft()
+            try:
+                answer = self.scheduler.handle(now, event)
+            except Exception as error:
+                if isinstance(event, Added | Changed) and isinstance(error, AdmissionError | UsageError):
+                    raise
+                self._fail(error)
+                return
+            for listener in self.listeners:
+                listener(now, event, answer)
+            for instruction in answer:
+                if isinstance(instruction, Run):
+                    self._runs[instruction.pcpu] = instruction
+                    self._looks_ns[instruction.pcpu] = NEVER
+                    self._wanted[instruction.pcpu].notify()
+                else:
+                    events.extend(self._preempt(instruction))
+        self._arrange_look()
 
-    def _preempt(self, instruction: Preempt) -> None:
+    def _preempt(self, instruction: Preempt) -> list[Event]:
         run = self._runs[instruction.pcpu]
         if run is not None and run.name == instruction.name:  # it has not begun
             self._runs[instruction.pcpu] = None
-            self._tell(Left(instruction.pcpu, instruction.name, 0, 0, wants=True))
-        else:
-            self._guests[instruction.name].machine.stop()
+            return [Left(instruction.pcpu, instruction.name, 0, 0, wants=True)]
+        self._guests[instruction.name].machine.stop()
+        return []
+
+    def _fail(self, error: Exception) -> None:
+        """The policy, which may be anybody's, is broken, and what the scheduler knows with it."""
+        policy = self.scheduler.policy.name
+        self.failure = f"scheduling policy {policy!r} failed: {type(error).__name__}: {error}"
+        self._runs = [None] * self.count
+        for guest in self._on:
+            if guest is not None:
+                guest.machine.stop()
+        self._failed(self.failure)
 
     # ---- time ----
 
-    def _due_ns(self) -> int | None:
+    def _due_ns(self) -> int:
         """When something is to be done next."""
-        while self._sleepers and self._naps.get(self._sleepers[0][2]) != self._sleepers[0][1]:
-            heappop(self._sleepers)
-        times = [self._sleepers[0][0]] if self._sleepers else []
-        timer = self.scheduler.timer_ns
-        if timer is not None:
-            times.append(timer)
-        return min(times, default=None)
+        return min(self._naps.due_ns(), self._timer_ns, *self._ends_ns)
 
-    def _set_alarm(self) -> None:
-        """Somebody looks at the time when something is due: an idle pCPU, or else the watch thread."""
+    @property
+    def _timer_ns(self) -> int:
+        timer = None if self.failure else self.scheduler.timer_ns
+        return NEVER if timer is None else timer
+
+    def _arrange_look(self) -> None:
+        """Have an idle pCPU, or else the watch thread, look at the time when something is due, unless somebody does."""
         due = self._due_ns()
-        if due is not None and (self._alarm_ns is None or due < self._alarm_ns):
-            self._alarm_ns = due
-            self._alarm.notify()
+        if due < min(self._looks_ns):
+            idle = (n for n in range(self.count) if self._runs[n] is None and self._on[n] is None)
+            looker = next(idle, self.count)
+            self._looks_ns[looker] = due
+            self._wanted[looker].notify()
+
+    def _wait(self, thread: int, own_ns: int) -> None:
+        """Until it is notified, or `own_ns`, or something is due that no other thread looks for."""
+        self._looks_ns[thread] = NEVER
+        due = self._due_ns()
+        if due < min(self._looks_ns):
+            own_ns = min(own_ns, due)
+        self._looks_ns[thread] = own_ns
+        wait_ns = min(max(0, own_ns - time.perf_counter_ns()), LONGEST_WAIT_NS)
+        self._wanted[thread].wait(wait_ns / NS_PER_S)
 
     def _do_what_is_due(self) -> None:
         now = time.perf_counter_ns()
-        due = self._due_ns()
-        while due is not None and due <= now:
-            if self._sleepers and self._sleepers[0][0] <= now:
-                self.queue(self._guests[self._sleepers[0][2]])
-            else:
-                self._tell(Timer())
-            due = self._due_ns()
+        for name in self._naps.take_due(now):
+            self._tell(Woke(name))
+        if self._timer_ns <= now:
+            self._tell(Timer())
+        for pcpu, guest in enumerate(self._on):
+            if guest is not None and self._ends_ns[pcpu] <= now:
+                guest.machine.stop()
+                self._ends_ns[pcpu] = now + LONGEST_SLICE_NS
 
     def _watch(self) -> None:
-        """The thread that looks at the time: idle guests, caps and reservations, slices that take too long."""
+        """The thread that looks at the time while all pCPUs are busy."""
         with self._lock:
             while not self._closing:
                 self._do_what_is_due()
-                self._end_long_slices()
-                self._alarm_ns = self._due_ns()
-                wait_s = MAX_SLICE_S
-                if self._alarm_ns is not None:
-                    wait_s = min(wait_s, max(0, self._alarm_ns - time.perf_counter_ns()) / NS_PER_S)
-                self._alarm.wait(wait_s)
-
-    def _end_long_slices(self) -> None:
-        if not any(entity.place == "waiting" for entity in self.scheduler.entities.values()):
-            return
-        late = time.monotonic() - MAX_SLICE_S
-        for guest in self._guests.values():
-            if guest.on_pcpu and guest.on_pcpu_since < late:
-                guest.machine.stop()
+                self._wait(self.count, NEVER)
 
     # ---- a pCPU ----
 
@@ -249,40 +305,58 @@ class Pcpus:
         engines: dict[int, Pcpu] = {}
         while True:
             with self._lock:
-                while self._runs[number] is None and not self._closing:
-                    self._wanted[number].wait()
-                run = self._runs[number]
-                if self._closing or run is None:
+                run = self._next(number)
+                if run is None:
                     return
-                self._runs[number] = None
                 guest = self._guests[run.name]
-                guest.on_pcpu, guest.on_pcpu_since = True, time.monotonic()
-                budget = self._budget(run)
+                now = time.perf_counter_ns()
+                until_due_ns = min(self._naps.due_ns(number), self._timer_ns) - now
+                budget = self._budget(run, max(SHORTEST_SLICE_NS, until_due_ns))
+                guest.on_pcpu = True
+                self._on[number] = guest
+                self._ends_ns[number] = now + LONGEST_SLICE_NS
+                self._arrange_look()
             self._run_slice(number, guest, budget, engines)
 
-    def _budget(self, run: Run) -> int:
-        """Bytes of code for the slice."""
-        work = max(1, int(run.slice_ns * self.scheduler.entities[run.name].pace))
+    def _next(self, number: int) -> Run | None:
+        """What pCPU `number` is to run, when there is something; None when its thread is to end."""
+        while not self._closing:
+            self._do_what_is_due()
+            run = self._runs[number]
+            if run is not None:
+                self._runs[number] = None
+                return run
+            self._wait(number, self._naps.due_ns(number))
+        return None
+
+    def _budget(self, run: Run, most_ns: int) -> int:
+        """Bytes of code for the slice, which lasts `most_ns` at most."""
+        work = max(1, int(min(run.slice_ns, most_ns) * self.scheduler.entities[run.name].pace))
         return work if self._slice_work is None else min(work, self._slice_work)
 
     def _run_slice(self, number: int, guest: "Guest", budget: int, engines: dict[int, Pcpu]) -> None:
+        machine = guest.machine
         activity: Activity | None = None
         failure = ""
-        before = guest.machine.vcpus.work
+        before = machine.vcpus.work
         start = time.perf_counter_ns()
         try:
-            engine = self._engine(engines, guest.machine.model)
-            activity = guest.machine.run_slice(engine, budget)
+            engine = self._engine(engines, machine.model)
+            start = time.perf_counter_ns()  # the first guest does not pay for the engine
+            activity = machine.run_slice(engine, budget, guest.entity.stolen_ns)
         except Exception as error:  # a device failed: its guest is lost, the others are not
             failure = str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
         ran_ns = time.perf_counter_ns() - start
-        work = guest.machine.vcpus.work - before
+        work = max(0, machine.vcpus.work - before)  # a reset sets it back
         with self._lock:
             guest.cpu_ns += ran_ns
             guest.slices += 1
             guest.on_pcpu = False
+            self._on[number] = None
+            self._ends_ns[number] = NEVER
+            self._looks_ns[number] = 0  # it will in a moment, unless it has something to run
             wants = self._put_back(guest, activity, failure)
-            self._tell(Left(number, guest.name, ran_ns, max(0, work), wants))
+            self._tell(Left(number, guest.name, ran_ns, work, wants))
             if guest.leaving:
                 self._changed.notify_all()
 

@@ -20,7 +20,7 @@ class GuestStatistics:
     cpu_ns: int
     """Host time on a pCPU."""
     waited_ns: int
-    """Host time in a run queue."""
+    """Host time in which it wanted a pCPU and others had them."""
     throttled_ns: int
     """Host time in which it wanted a pCPU, and its cap or limit forbade it."""
     stolen_ns: int

@@ -316,7 +316,7 @@ def test_a_bit_that_flips_in_a_compressed_page(tmp_path: Path) -> None:
 
 def test_a_host_without_memory_to_compress_and_to_expand(tmp_path: Path) -> None:
     """Both are tried again; meanwhile guests wait."""
-    expected = alone(tmp_path)
+    expected = alone(tmp_path, PASSES)
     with Host(POOL, pcpus=2, slice_work=SLICE, memory_policy=compressing()) as host:
         store = compressed_of(host)
         failed = {"compress": 0, "expand": 0}
@@ -335,7 +335,7 @@ def test_a_host_without_memory_to_compress_and_to_expand(tmp_path: Path) -> None
 
         store._compress = scarce("compress", store._compress, 500)
         store._expand = scarce("expand", store._expand, 20)
-        guests = [host.create(memtouch(tmp_path, f"g{i}")) for i in range(4)]
+        guests = [host.create(memtouch(tmp_path, f"g{i}", PASSES)) for i in range(4)]
         start_together(host, *guests)
         finish(host, *guests)
         assert [result(guest) for guest in guests] == [expected] * 4

@@ -50,9 +50,11 @@ def refused(message):
     return pytest.raises(HostError, match=f"^{re.escape(message)}$")
 
 
-@pytest.mark.parametrize("name", ["pcpu0", "pcpu1", "slices"])
-def test_no_threads_for_the_processors(make, scarce, name):
-    with Host(MIB, pcpus=2) as host:
+@pytest.mark.parametrize(
+    ("name", "clock"), [("pcpu0", "host"), ("pcpu1", "host"), ("timers", "host"), ("pcpu1", "virtual")]
+)
+def test_no_threads_for_the_processors(make, scarce, name, clock):
+    with Host(MIB, pcpus=2, clock=clock) as host:
         guest = make(host, "g", guests.POWER_OFF)
         scarce(name)
         with refused(f"the host gives no thread for {name}"):
