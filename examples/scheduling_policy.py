@@ -31,7 +31,7 @@ class Lottery(Policy):
     def woke(self, entity: Entity) -> None:
         entity.virtual = self._now + self._random.expovariate(entity.claim.weight)
 
-    def picked(self, entity: Entity, pcpu: int) -> None:
+    def picked(self, entity: Entity) -> None:
         self._now = max(self._now, entity.virtual)
 
     def ran(self, entity: Entity, ran_ns: int) -> None:
@@ -41,7 +41,7 @@ class Lottery(Policy):
         return entity.virtual
 
 
-def make(pcpus: int) -> Policy:  # noqa: ARG001 - a lottery needs no number
+def make(_pcpus: int) -> Policy:
     return Lottery()
 
 

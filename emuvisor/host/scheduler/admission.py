@@ -31,9 +31,13 @@ def allowed_pcpus(name: str, claim: CpuClaim, pcpus: int) -> frozenset[int]:
 
 
 def admit(
-    claims: Mapping[str, CpuClaim], pcpus: int, homes: Mapping[str, int] | None = None
+    claims: Mapping[str, CpuClaim],
+    pcpus: int,
+    homes: Mapping[str, int] | None = None,
+    asking: str | None = None,
 ) -> dict[str, int]:
-    """A home for each guest in `claims` that has reserved something: the one in `homes` if that is possible for all.
+    """A home for each guest in `claims` that has reserved something: the one in `homes` if that is possible for all,
+    and for `asking` if it is beside the others.
 
     Raises AdmissionError with the arithmetic when none is left for one of them, UsageError for an affinity to a pCPU
     that there is not.
@@ -42,15 +46,15 @@ def admit(
     reserved = {name: claim for name, claim in claims.items() if claim.reservation}
     largest_first = sorted(reserved, key=lambda name: -reserved[name].reservation)
     bound_first = sorted(largest_first, key=lambda name: len(allowed[name]))
-    kept = {name: home for name, home in (homes or {}).items() if name in reserved and home in allowed[name]}
-    found = _fit(largest_first, reserved, allowed, pcpus, kept)
-    if isinstance(found, str):
-        found = _fit(bound_first, reserved, allowed, pcpus, {})
-    if isinstance(found, str):
-        found = _fit(largest_first, reserved, allowed, pcpus, {})
-    if isinstance(found, str):
-        raise AdmissionError(found)
-    return found
+    homes = homes or {}
+    kept_first = sorted(largest_first, key=lambda name: (name == asking, name not in homes))
+    why = ""
+    for order, kept in ((kept_first, homes), (bound_first, {}), (largest_first, {})):
+        found = _fit(order, reserved, allowed, pcpus, kept)
+        if not isinstance(found, str):
+            return found
+        why = why or found
+    raise AdmissionError(why)
 
 
 def _fit(
@@ -60,12 +64,12 @@ def _fit(
     pcpus: int,
     kept: Mapping[str, int],
 ) -> dict[str, int] | str:
-    """Homes by first fit in `order`, beside those in `kept`, or why there is none."""
+    """Homes by first fit in `order`, those in `kept` first, or why there is none."""
     free = [round(WHOLE * PARTS)] * pcpus
     homes: dict[str, int] = {}
-    for name in sorted(order, key=lambda name: name not in kept):
+    for name in order:
         needed = round(claims[name].reservation * PARTS)
-        candidates = [kept[name]] if name in kept else sorted(allowed[name])
+        candidates = sorted(allowed[name], key=lambda pcpu: (pcpu != kept.get(name), pcpu))
         home = next((pcpu for pcpu in candidates if needed <= free[pcpu]), None)
         if home is None:
             left = ", ".join(f"{free[pcpu] / PARTS:g} % of pCPU {pcpu}" for pcpu in candidates)

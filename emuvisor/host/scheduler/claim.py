@@ -10,6 +10,9 @@ DEFAULT_WEIGHT = 100
 MAX_WEIGHT = 10_000
 DEFAULT_LATENCY_US = 5_000
 MIN_LATENCY_US, MAX_LATENCY_US = 100, 100_000
+MIN_CAP = 0.01
+"""Percent; less is no more than a guest that is switched off."""
+MAX_LIMIT = 1 << 40
 MIN_PERIOD_US, MAX_PERIOD_US = 1_000, 1_000_000
 WHOLE = 100.0
 """Percent: a guest runs on one pCPU at a time, also with several vCPUs."""
@@ -39,10 +42,8 @@ class CpuClaim:
 
     def __post_init__(self) -> None:
         _check("weight", self.weight, 1, MAX_WEIGHT)
-        if self.cap is not None and not 0 < self.cap <= WHOLE:
-            raise UsageError(
-                f"a cap of {self.cap:g} % of a pCPU is impossible; it is more than 0 and at most 100"
-            )
+        if self.cap is not None and not MIN_CAP <= self.cap <= WHOLE:
+            raise UsageError(f"a cap of {self.cap:g} % of a pCPU is impossible; it is {MIN_CAP} to 100")
         if not 0 <= self.reservation <= WHOLE:
             raise UsageError(
                 f"a reservation of {self.reservation:g} % of a pCPU is impossible; it is 0 to 100"
@@ -53,9 +54,9 @@ class CpuClaim:
             )
         _check("period_us", self.period_us, MIN_PERIOD_US, MAX_PERIOD_US)
         _check("latency_us", self.latency_us, MIN_LATENCY_US, MAX_LATENCY_US)
-        if self.limit is not None and self.limit < 1:
+        if self.limit is not None and not 1 <= self.limit <= MAX_LIMIT:
             raise UsageError(
-                f"a limit of {self.limit} bytes of code a second is impossible; it is 1 at least"
+                f"a limit of {self.limit} bytes of code a second is impossible; it is 1 to {MAX_LIMIT}"
             )
         if self.affinity is not None and not self.affinity:
             raise UsageError("an affinity to no pCPU is impossible")

@@ -7,11 +7,12 @@ A guest is asleep, throttled, waiting in one queue, or on one pCPU. There is a q
 whose engine has a guest's code translated) and affinity. A pCPU that becomes free takes the first of the queues it may
 take from, its own with some preference. What comes before any policy:
 
-- a guest whose **cap** or **limit** is used up is throttled until half of its bucket is full again;
-- a guest with a **reservation** that has half of a period's budget left goes ahead of all others on its home, by
-  earliest deadline: the moment by which the budget must be spent for its share to be kept (a constant bandwidth
-  server: Abeni and Buttazzo, RTSS 1998). Its home stays: `admit` found one where all reservations add up to at most a
-  pCPU. Other pCPUs run it by its reservation, too, when nobody has reserved them.
+- a guest whose **cap** or **limit** is used up is throttled until half of its bucket is full again; with less than half
+  of it, it has only what nobody else wants;
+- a guest with a **reservation** has half of a period's budget to run in each half of a period, ahead of all others on
+  its home, by earliest deadline (a constant bandwidth server: Abeni and Buttazzo, RTSS 1998). Its home stays: `admit`
+  found one where all reservations add up to at most a pCPU. Other pCPUs run it by its reservation, too, when nobody
+  has reserved them.
 
 A turn is the policy's, or as long as the guest's latency. Who is interrupted in it keeps its place and the rest.
 
@@ -21,12 +22,13 @@ number of queues that a pCPU takes from: its homes, times the different affiniti
 
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 
 from emuvisor.errors import UsageError
 from emuvisor.host.scheduler.admission import admit, allowed_pcpus
 from emuvisor.host.scheduler.affinity import SLACK, Affinity, Entry, WaitQueue
 from emuvisor.host.scheduler.claim import CpuClaim
-from emuvisor.host.scheduler.entity import ELSEWHERE, MIN_SLICE_NS, RESERVED, SHARED, Entity, Place
+from emuvisor.host.scheduler.entity import ELSEWHERE, MIN_SLICE_NS, RESERVED, SHARED, SPARE, Entity, Place
 from emuvisor.host.scheduler.instructions import (
     Added,
     Changed,
@@ -137,18 +139,15 @@ class Scheduler:
         entity.rest_ns = min(entity.rest_ns, self.policy.turn_ns or entity.slice_ns)
         self.policy.changed(entity, before)
         if place is Place.RUNNING:
-            pcpu = self.running.index(entity)
-            if not self._told[pcpu]:
-                done.append(self._preempt(pcpu, "it has another claim"))
+            if not self._told[entity.pcpu]:
+                done.append(self._preempt(entity.pcpu, "it has another claim"))
         elif place is not Place.ASLEEP:
             done += self._queue(entity, now_ns)
         return done + self._move(homes, now_ns)
 
     def _remove(self, entity: Entity, now_ns: int) -> list[Instruction]:
         if entity.place is Place.RUNNING:
-            raise UsageError(
-                f"guest {entity.name!r} is on pCPU {self.running.index(entity)}; it must leave it first"
-            )
+            raise UsageError(f"guest {entity.name!r} is on pCPU {entity.pcpu}; it must leave it first")
         self._go(entity, Place.ASLEEP, now_ns)
         self._leave_affinity(entity)
         self.policy.removed(entity)
@@ -162,7 +161,8 @@ class Scheduler:
             return {}
         reserved = {n: e for n, e in self.entities.items() if e.reserved is not None}
         homes = {n: e.home for n, e in reserved.items()}
-        return admit({n: e.claim for n, e in reserved.items()} | {name: claim}, self.pcpus, homes)
+        claims = {n: e.claim for n, e in reserved.items()} | {name: claim}
+        return admit(claims, self.pcpus, homes, name)
 
     def _affinity(self, name: str, claim: CpuClaim) -> Affinity:
         """The affinity of `claim`, for one guest more."""
@@ -237,18 +237,19 @@ class Scheduler:
 
     def _timer(self, now_ns: int) -> list[Instruction]:
         done: list[Instruction] = []
-        period = self.policy.period_ns
-        if period is not None and now_ns >= self._accounted_ns + period:
-            self._accounted_ns = now_ns
-            self.policy.account(self._active.values())
-            for entity in self._active.values():
-                if entity.place is Place.WAITING:
-                    self._push(entity, now_ns)
         timers = self._timers
         while timers and timers[0][0] <= now_ns:
             _, ticket, entity = heappop(timers)
             if ticket == entity.ticket:
                 done += self._queue(entity, now_ns)
+        period = self.policy.period_ns
+        if period is not None and now_ns >= self._accounted_ns + period:
+            self._accounted_ns = now_ns
+            for entity in self.policy.account(self._active.values()):
+                if entity.place is Place.WAITING and entity.rank == SHARED:
+                    self._push(entity, now_ns)
+                    if entity.rank == RESERVED:
+                        done += self._start(entity, now_ns)
         return done
 
     def _new_turn(self, entity: Entity, now_ns: int) -> None:
@@ -273,11 +274,10 @@ class Scheduler:
 
     def _throttle(self, entity: Entity, now_ns: int) -> bool:
         """Whether its cap or limit is used up; it is queued when there is some again."""
-        until = entity.throttled_until(now_ns)
-        if until is None:
+        if not entity.limits or not entity.is_used_up(now_ns):
             return False
         self._go(entity, Place.THROTTLED, now_ns)
-        self._wake_at(until, entity)
+        self._wake_at(entity.half_full_ns(now_ns), entity)
         return True
 
     def _wake_at(self, until_ns: int, entity: Entity) -> None:
@@ -290,34 +290,46 @@ class Scheduler:
         """Into its queue; an entry that it has in one is void."""
         self._go(entity, Place.WAITING, now_ns)
         entity.rank = SHARED
-        reserved = entity.reserved
-        if reserved is not None:
-            level, half = reserved.level(now_ns), reserved.burst / 2
-            if level >= half:
-                entity.rank = RESERVED
-                entity.key = now_ns + int(level / reserved.rate)
-            else:
-                self._wake_at(reserved.when(half, now_ns), entity)
+        if entity.reserved is not None or entity.limits:
+            self._rank(entity, now_ns)
         if entity.rank == SHARED:
-            entity.key = self.policy.key(entity)
+            key = entity.key = self.policy.key(entity)
+            if not -inf < key < inf:  # nothing is less or more than that, and the queue would lose its order
+                raise ValueError(f"the key of guest {entity.name!r} is {key}")
         entity.affinity.queues[entity.home].push(entity)
+
+    def _rank(self, entity: Entity, now_ns: int) -> None:
+        """Whether it goes before or behind those that go by the policy, by what is in its buckets."""
+        if entity.is_due(now_ns):
+            entity.rank, entity.key = RESERVED, entity.deadline_ns
+            return
+        changes_ns: int | None = None
+        if entity.reserved is not None:
+            changes_ns = entity.reserved.when(entity.reserved.burst / 2, now_ns)
+        half_full_ns = entity.half_full_ns(now_ns)
+        if half_full_ns > now_ns:
+            entity.rank, entity.key = SPARE, half_full_ns
+            changes_ns = half_full_ns if changes_ns is None else min(changes_ns, half_full_ns)
+        if changes_ns is not None:
+            self._wake_at(changes_ns, entity)
 
     def _go(self, entity: Entity, place: Place, now_ns: int) -> None:
         """To another place; the time in the old one is counted, and what it has in a queue or a timer is void."""
         entity.ticket = next(self._tickets)
         before = entity.place
+        if before is Place.THROTTLED or (before is Place.WAITING and entity.rank == SPARE):
+            entity.throttled_ns += now_ns - entity.since_ns
+        elif before is Place.WAITING:
+            entity.waited_ns += now_ns - entity.since_ns
+        entity.since_ns = now_ns
         if place is before:
             return
-        if before is Place.WAITING:
-            entity.waited_ns += now_ns - entity.since_ns
-        elif before is Place.THROTTLED:
-            entity.throttled_ns += now_ns - entity.since_ns
         entity.place = place
-        entity.since_ns = now_ns
         if place is Place.ASLEEP or place is Place.THROTTLED:
             if self._active.pop(entity.name, None) is not None:
                 self._homed[entity.home] -= 1
         elif before is Place.ASLEEP or before is Place.THROTTLED:
+            entity.resume(now_ns)
             self._active[entity.name] = entity
             self._homed[entity.home] += 1
 
@@ -348,7 +360,7 @@ class Scheduler:
                 key += queue.affinity.offset
                 if queue.home != pcpu:
                     key += entity.distance
-            elif queue.home != pcpu:
+            elif rank == RESERVED and queue.home != pcpu:
                 rank = ELSEWHERE
             entry = rank, key, ticket, entity
             if best is None or entry < best:
@@ -356,53 +368,56 @@ class Scheduler:
         if best is None:
             return []
         chosen = best[3]
-        if best[0] == SHARED and len(self._affinities) > 1:
+        if best[0] == SHARED and chosen.lag < inf and len(self._affinities) > 1:
             self._level(chosen, pcpu)
         return [self._run(chosen, pcpu, now_ns)]
 
     def _level(self, chosen: Entity, pcpu: int) -> None:
         """Guests that are bound to crowded pCPUs fall behind those that are not, for as long as it takes. They must
         not make up for that later: all that have their affinity are moved forward together."""
-        least: float | None = None
+        affinity = chosen.affinity
+        least = inf
         for queue in self._sources[pcpu]:
-            if queue.affinity is chosen.affinity:
-                continue
-            entry = queue.first()
-            if (
-                entry is not None and entry[3].reserved is None
-            ):  # its own reservation may have brought it ahead
-                excess = self.policy.excess(chosen, entry[3])
-                least = excess if least is None else min(least, excess)
-        if least is not None and least > 0:
-            chosen.affinity.offset += least
+            entry = queue.first() if queue.affinity is not affinity else None
+            if entry is not None and entry[3].reserved is None:  # or else that may have brought it ahead
+                other = entry[3]
+                least = min(least, other.virtual + queue.affinity.offset - other.lag)
+        behind = least - (chosen.virtual + affinity.offset + chosen.lag)
+        if 0 < behind < inf:
+            affinity.offset += behind
 
     def _run(self, entity: Entity, pcpu: int, now_ns: int) -> Run:
         self._go(entity, Place.RUNNING, now_ns)
         if entity.reserved is None and entity.home != pcpu:
             self._set_home(entity, pcpu)
         self.running[pcpu] = entity
-        self.policy.picked(entity, pcpu)
+        entity.pcpu = pcpu
+        self.policy.picked(entity)
         return Run(pcpu, entity.name, entity.allowance(now_ns))
 
     def _make_way(self, entity: Entity) -> list[Instruction]:
-        """Send a guest away from the pCPU that `entity` has more right to: its home, or else, unless it goes by its
-        reservation, the one whose guest has the least right."""
-        home = entity.home
-        if entity.rank == RESERVED:
-            yields = self._yields_reserved(home, entity)
-            return [self._preempt(home, f"{entity.name} has time reserved")] if yields else []
-        if not self.policy.preemptive:
+        """Send a guest away from a pCPU that `entity` has more right to: from the one that keeps its reservation, from
+        one that nobody else wanted, or from the one whose guest has the least right."""
+        home, rank = entity.home, entity.rank
+        if rank == RESERVED and self._yields_reserved(home, entity):
+            return [self._preempt(home, f"{entity.name} has time reserved")]
+        if rank == SPARE:
             return []
-        worst, latest = -1, 0.0
+        running = self.running
+        told = self._told
+        worst, latest = -1, -inf
+        key = entity.key + entity.affinity.offset
         for pcpu in entity.affinity.pcpus:
-            running = self.running[pcpu]
-            if running is None or self._told[pcpu] or running.rank != SHARED:
+            other = running[pcpu]
+            if other is None or told[pcpu] or other.rank < SHARED:
                 continue
-            distance = 0 if pcpu == home else entity.distance
-            if self.policy.preempts(entity, running, distance):
-                key = running.key + running.affinity.offset - distance
-                if worst < 0 or key > latest:
-                    worst, latest = pcpu, key
+            if other.rank == SPARE:
+                return [self._preempt(pcpu, f"{other.name} had what was left over")]
+            if rank == SHARED and self.policy.preemptive:
+                distance = 0 if pcpu == home else entity.distance
+                other_key = other.key + other.affinity.offset
+                if other_key - distance > latest and self.policy.preempts(key + distance, other_key):
+                    worst, latest = pcpu, other_key - distance
         return [self._preempt(worst, f"{entity.name} is ahead of it")] if worst >= 0 else []
 
     def _yields_reserved(self, pcpu: int, entity: Entity) -> bool:
@@ -410,7 +425,7 @@ class Scheduler:
         running = self.running[pcpu]
         if running is None or self._told[pcpu]:
             return False
-        if running.rank == SHARED or running.home != pcpu or running.reserved is None:
+        if running.rank >= SHARED or running.home != pcpu or running.reserved is None:
             return True
         return entity.key < running.key
 

@@ -1,20 +1,22 @@
 """A guest as the scheduler sees it."""
 
 from enum import StrEnum
+from math import inf
 
 from emuvisor.bus.bucket import TokenBucket
 from emuvisor.host.scheduler.affinity import Affinity
 from emuvisor.host.scheduler.claim import WHOLE, CpuClaim
 
-__all__ = ["MIN_SLICE_NS", "RESERVED", "SHARED", "Entity", "Place"]
+__all__ = ["MIN_SLICE_NS", "RESERVED", "SHARED", "SPARE", "Entity", "Place"]
 
 NS_PER_US = 1_000
 NS_PER_S = 1_000_000_000
 
 MIN_SLICE_NS = 100_000
 """Shorter ones cost more than they give."""
-RESERVED, ELSEWHERE, SHARED = 0, 1, 2
-"""Ranks: by its reservation on its home, by its reservation on another pCPU, by the policy."""
+RESERVED, ELSEWHERE, SHARED, SPARE = 0, 1, 2, 3
+"""Ranks: by its reservation on its home, by its reservation on another pCPU, by the policy, and, when its cap or limit
+is half used up, on what nobody else wants."""
 LONGEST_SLICE_NS = 100_000_000
 PACE_SAMPLE_NS = 100_000
 """Shorter slices say little about a guest's pace."""
@@ -37,14 +39,19 @@ class Entity:
 
     __slots__ = (
         "affinity",
+        "budget_ns",
         "cap",
         "claim",
+        "deadline_ns",
         "distance",
         "home",
         "key",
+        "lag",
         "limit",
+        "limits",
         "name",
         "pace",
+        "pcpu",
         "place",
         "queued_ns",
         "ran_ns",
@@ -63,9 +70,11 @@ class Entity:
         self.name = name
         self.place = Place.ASLEEP
         self.since_ns = now_ns
-        """When it came to where it is."""
+        """Until when its time in that place has been counted."""
         self.home = -1
         """The pCPU whose engine has its code translated, or that keeps its reservation; -1 before there is one."""
+        self.pcpu = -1
+        """The pCPU that it is on, or was on last."""
         self.queued_ns = now_ns
         """When it got in line for the turn that it waits for, or has begun."""
         self.rest_ns = 0
@@ -76,6 +85,8 @@ class Entity:
         """What the policy counts for it."""
         self.distance: float = 0
         """What its key is more for other pCPUs than for its home."""
+        self.lag: float = inf
+        """How far `virtual` may be behind that of guests with other affinities."""
         self.rank = SHARED
         """How it was queued last."""
         self.ticket = 0
@@ -86,6 +97,9 @@ class Entity:
         self.cap: TokenBucket | None = None
         self.limit: TokenBucket | None = None
         self.reserved: TokenBucket | None = None
+        self.budget_ns: float = 0
+        """What it is still to have, by its reservation, until `deadline_ns`."""
+        self.deadline_ns = now_ns
         self.change(claim, affinity, now_ns)
 
     def change(self, claim: CpuClaim, affinity: Affinity, now_ns: int) -> None:
@@ -102,11 +116,18 @@ class Entity:
         self.cap = _bucket(self.cap, cap, period_ns, 2 * MIN_SLICE_NS, now_ns)
         self.reserved = _bucket(self.reserved, reserved, period_ns, 2 * MIN_SLICE_NS, now_ns)
         self.limit = _bucket(self.limit, limit, period_ns, 0, now_ns)
+        self.budget_ns = 0
+        self.limits = [bucket for bucket in (self.cap, self.limit) if bucket is not None]
 
     @property
     def allowed(self) -> frozenset[int]:
         """The pCPUs that may run it."""
         return self.affinity.allowed
+
+    @property
+    def stolen_ns(self) -> int:
+        """How long it has wanted a pCPU and had none, but for the wait that it is in."""
+        return self.waited_ns + self.throttled_ns
 
     def charge(self, ran_ns: int, work: int, now_ns: int) -> None:
         """It ran until `now_ns` for `ran_ns` and retired `work` bytes of code."""
@@ -121,22 +142,45 @@ class Entity:
             self.limit.take(work, began_ns)
         if self.reserved is not None:
             self.reserved.take(ran_ns, began_ns)
-            if self.rank == SHARED and self.reserved.level(now_ns) < 0:
+            if self.rank == RESERVED:
+                self.budget_ns -= ran_ns
+            elif self.reserved.level(now_ns) < 0:
                 self.reserved.forgive()  # what it got beyond its reservation is not taken from it
 
-    def throttled_until(self, now_ns: int) -> int | None:
-        """When its cap and limit let it run: half full again. None: they do."""
-        until = None
-        for bucket in (self.cap, self.limit):
-            if bucket is not None and bucket.level(now_ns) <= 0:
-                until = max(until or now_ns, bucket.when(bucket.burst / 2, now_ns))
-        return until
+    def is_due(self, now_ns: int) -> bool:
+        """Whether it is to run by its reservation now: `budget_ns` until `deadline_ns`. What is left of the last
+        budget, or half a bucket as soon as there is as much: so its budgets are never more than its rate, and earliest
+        deadline first keeps all deadlines."""
+        bucket = self.reserved
+        if bucket is None:
+            return False
+        if self.budget_ns < MIN_SLICE_NS:
+            half = bucket.burst / 2
+            if bucket.level(now_ns) < half:
+                return False
+            paid_ns = self.deadline_ns - int(self.budget_ns / bucket.rate)
+            self.budget_ns = half
+            self.deadline_ns = max(now_ns, paid_ns) + int(half / bucket.rate)
+        return True
+
+    def resume(self, now_ns: int) -> None:
+        """It did not want to run, or was throttled. What it did not run meanwhile would be others' time now."""
+        if self.reserved is not None:
+            self.budget_ns = min(self.budget_ns, max(0, self.deadline_ns - now_ns) * self.reserved.rate)
+
+    def is_used_up(self, now_ns: int) -> bool:
+        """Whether its cap or limit forbids it to run."""
+        return any(bucket.level(now_ns) <= 0 for bucket in self.limits)
+
+    def half_full_ns(self, now_ns: int) -> int:
+        """When its cap and limit are half full again; `now_ns` if they are."""
+        return max((bucket.when(bucket.burst / 2, now_ns) for bucket in self.limits), default=now_ns)
 
     def allowance(self, now_ns: int) -> int:
         """How long it may run at most if it is picked now, by its turn and its buckets."""
         left: float = self.rest_ns
-        if self.rank != SHARED and self.reserved is not None:
-            left = _lasts_ns(self.reserved, 1.0, now_ns)
+        if self.rank == RESERVED:
+            left = self.budget_ns
         if self.cap is not None:
             left = min(left, _lasts_ns(self.cap, 1.0, now_ns))
         if self.limit is not None:

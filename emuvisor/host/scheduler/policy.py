@@ -1,6 +1,6 @@
 """What a scheduling policy decides: who is first in a queue, and for how long."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.entity import Entity
@@ -31,29 +31,27 @@ class Policy:
         """
         return entity.queued_ns
 
-    def preempts(self, entity: Entity, running: Entity, distance: float) -> bool:
-        """Whether `entity`, which waits, is to have the pCPU of `running`; `distance` is 0 if that is its home."""
-        return entity.key + entity.affinity.offset + distance < running.key + running.affinity.offset
-
-    def excess(self, entity: Entity, other: Entity) -> float:  # noqa: ARG002 - here, nobody has to
-        """By how much `entity` is further behind `other`, of another affinity, than what one has to make up for."""
-        return 0.0
+    def preempts(self, key: float, running_key: float) -> bool:
+        """Whether a guest that waits with `key` is to have the pCPU of one that runs with `running_key`."""
+        return key < running_key
 
     def woke(self, entity: Entity) -> None:
         """It slept, and wants to run."""
 
-    def picked(self, entity: Entity, pcpu: int) -> None:
-        """It runs on `pcpu` now, by `entity.rank`."""
+    def picked(self, entity: Entity) -> None:
+        """It runs on `entity.pcpu` now, by `entity.rank`."""
 
     def ran(self, entity: Entity, ran_ns: int) -> None:
         """It ran for `ran_ns`."""
 
     def changed(self, entity: Entity, before: CpuClaim | None) -> None:
         """It has a claim, the first (`before` is None) or another. May set `entity.distance`: what its key is more for
-        pCPUs that are not its home."""
+        pCPUs that are not its home; and `entity.lag`: how far its `virtual` may be behind those of guests with other
+        affinities."""
 
     def removed(self, entity: Entity) -> None:
         """It is gone."""
 
-    def account(self, active: Iterable[Entity]) -> None:
-        """A period is over; `active` run or wait. The keys of those that wait are asked anew afterwards."""
+    def account(self, active: Collection[Entity]) -> Iterable[Entity]:
+        """A period is over; `active` run or wait. Answers whose key is another one now."""
+        return active

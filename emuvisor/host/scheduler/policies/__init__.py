@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from emuvisor.errors import UsageError
+from emuvisor.host.scheduler.entity import MIN_SLICE_NS
 from emuvisor.host.scheduler.policies.credit import Credit
 from emuvisor.host.scheduler.policies.deadline import Deadline
 from emuvisor.host.scheduler.policies.proportional import ProportionalShare
@@ -13,6 +14,7 @@ from emuvisor.host.scheduler.policy import Policy
 __all__ = ["ENTRY_POINTS", "POLICIES", "make_policy"]
 
 ENTRY_POINTS = "emuvisor.schedulers"
+MIN_PERIOD_NS = 1_000_000
 
 POLICIES: dict[str, Callable[[int], Policy]] = {
     ProportionalShare.name: lambda _pcpus: ProportionalShare(),
@@ -40,4 +42,10 @@ def make_policy(name: str, pcpus: int) -> Policy:
         raise UsageError(f"scheduling policy {name!r}: {type(error).__name__}: {error}") from error
     if not isinstance(policy, Policy):
         raise UsageError(f"scheduling policy {name!r} is a {type(policy).__name__}, not a Policy")
+    for what, least in (("turn_ns", MIN_SLICE_NS), ("period_ns", MIN_PERIOD_NS)):
+        value = getattr(policy, what)
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise UsageError(
+                f"scheduling policy {name!r}: {what} {value!r} is impossible; it is {least:,} or more"
+            )
     return policy

@@ -11,7 +11,7 @@ Computing*, 2011).
 Source: L. Cherkasova, D. Gupta and A. Vahdat, *Comparison of the Three CPU Schedulers in Xen*, 2007.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from emuvisor.host.scheduler.entity import Entity
 from emuvisor.host.scheduler.policy import Policy
@@ -41,15 +41,15 @@ class Credit(Policy):
             return OVER + entity.queued_ns
         return (BOOST if entity.name in self._boosted else UNDER) + entity.queued_ns
 
-    def preempts(self, entity: Entity, running: Entity, distance: float) -> bool:  # noqa: ARG002 - a rank is a rank everywhere
+    def preempts(self, key: float, running_key: float) -> bool:
         """When its rank is better."""
-        return entity.key < UNDER <= running.key or entity.key < OVER <= running.key
+        return key < UNDER <= running_key or key < OVER <= running_key
 
     def woke(self, entity: Entity) -> None:
         """Ahead of all others once, if it has credits."""
         self._boosted.add(entity.name)
 
-    def picked(self, entity: Entity, pcpu: int) -> None:  # noqa: ARG002 - wherever
+    def picked(self, entity: Entity) -> None:
         """It has had its boost."""
         self._boosted.discard(entity.name)
 
@@ -61,10 +61,12 @@ class Credit(Policy):
         """Another of its name has no boost."""
         self._boosted.discard(entity.name)
 
-    def account(self, active: Iterable[Entity]) -> None:
-        """Hand out a period's time by weight."""
-        guests = list(active)
-        total = sum(entity.claim.weight for entity in guests)
-        for entity in guests:
+    def account(self, active: Collection[Entity]) -> Iterable[Entity]:
+        """Hand out a period's time by weight. Another key have those whose debt is paid."""
+        total = sum(entity.claim.weight for entity in active)
+        for entity in active:
+            before = entity.virtual
             earned = PERIOD_NS * self._pcpus * entity.claim.weight // total
-            entity.virtual = max(-PERIOD_NS, min(entity.virtual + earned, PERIOD_NS))
+            entity.virtual = max(-PERIOD_NS, min(before + earned, PERIOD_NS))
+            if before <= 0 < entity.virtual:
+                yield entity

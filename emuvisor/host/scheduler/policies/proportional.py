@@ -12,7 +12,7 @@ What a guest did not use is lost to it, and what it got beside its share is not 
 - who slept comes back at the virtual time that its pCPUs have reached, less a usual turn;
 - who is worth more than a pCPU is always behind, and is kept within two turns and a twentieth of a second;
 - who runs by its reservation gets ahead, and is kept within a fifth of a second of its time;
-- who is bound to crowded pCPUs is behind others that are not; `excess` says by how much more than that.
+- who is bound to crowded pCPUs falls behind others that are not; what is more than the `lag` of both is forgiven.
 
 There is one order for all pCPUs, so that three equal guests on two get two thirds of a pCPU each. Virtual times are
 whole numbers: they do not drift, however long the host is up.
@@ -52,29 +52,24 @@ class ProportionalShare(Policy):
         """When its turn ends."""
         return entity.virtual + entity.rest_ns * SCALE // entity.claim.weight
 
-    def excess(self, entity: Entity, other: Entity) -> float:
-        """Beyond what either may be behind anyway."""
-        ahead = other.virtual + other.affinity.offset - entity.virtual - entity.affinity.offset
-        return ahead - _lag(entity) - _lag(other)
-
     def woke(self, entity: Entity) -> None:
         """What it did not use is lost, but for what makes it the next one."""
         entity.virtual = max(entity.virtual, self._now(entity) - WAKE_NS * SCALE // entity.claim.weight)
 
-    def picked(self, entity: Entity, pcpu: int) -> None:
-        """The pCPU has come to its virtual time."""
+    def picked(self, entity: Entity) -> None:
+        """Its pCPU has come to its virtual time."""
         if entity.rank == SHARED:
             virtual = entity.virtual + entity.affinity.offset
-            self._reached[pcpu] = max(self._reached[pcpu], virtual)
+            self._reached[entity.pcpu] = max(self._reached[entity.pcpu], virtual)
 
     def ran(self, entity: Entity, ran_ns: int) -> None:
         """Its virtual time goes on."""
         virtual = entity.virtual + ran_ns * SCALE // entity.claim.weight
         now = self._now(entity)
-        if virtual < now - _lag(entity):
-            virtual = now - _lag(entity)
-        elif entity.rank != SHARED:
-            virtual = min(virtual, max(entity.virtual, now + _lead(entity)))
+        if virtual < now - entity.lag:
+            virtual = now - entity.lag
+        elif entity.rank < SHARED:
+            virtual = min(virtual, max(entity.virtual, now + LEAD_NS * SCALE // entity.claim.weight))
         entity.virtual = virtual
 
     def changed(self, entity: Entity, before: CpuClaim | None) -> None:
@@ -86,14 +81,7 @@ class ProportionalShare(Policy):
         else:
             entity.virtual = now + (entity.virtual - now) * before.weight // weight
         entity.distance = DISTANCE_NS * SCALE // weight
+        entity.lag = (2 * entity.slice_ns + LAG_NS) * SCALE // weight
 
     def _now(self, entity: Entity) -> float:
         return max(map(self._reached.__getitem__, entity.affinity.pcpus)) - entity.affinity.offset
-
-
-def _lag(entity: Entity) -> float:
-    return (2 * entity.slice_ns + LAG_NS) * SCALE // entity.claim.weight
-
-
-def _lead(entity: Entity) -> float:
-    return LEAD_NS * SCALE // entity.claim.weight

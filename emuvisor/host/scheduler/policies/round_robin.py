@@ -16,6 +16,7 @@ class RoundRobin(Policy):
     turn_ns = TURN_NS
     preemptive = False
 
-    def changed(self, entity: Entity, before: CpuClaim | None) -> None:  # noqa: ARG002 - all alike
-        """It is moved to another pCPU to be a turn earlier there."""
-        entity.distance = TURN_NS
+    def changed(self, entity: Entity, before: CpuClaim | None) -> None:
+        """It is moved to another pCPU only to be a turn earlier there."""
+        if before is None:
+            entity.distance = TURN_NS

@@ -6,7 +6,7 @@ from emuvisor.errors import AdmissionError, UsageError
 from emuvisor.host.scheduler.admission import admit
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.core import Scheduler
-from emuvisor.host.scheduler.entity import Entity
+from emuvisor.host.scheduler.entity import SPARE, Entity
 from emuvisor.host.scheduler.instructions import (
     Added,
     Changed,
@@ -81,7 +81,7 @@ def test_who_is_interrupted_keeps_its_place_and_the_rest_of_its_turn() -> None:
     assert scheduler.handle(12 * MS, Woke("r")) == [Preempt(0, "a", why)]  # its bucket is full again
     assert scheduler.handle(13 * MS, Slept("b")) == []
     assert scheduler.handle(13 * MS, Woke("b")) == []
-    assert scheduler.handle(13 * MS, Left(0, "a", 2 * MS, 0, True)) == [Run(0, "r", 13 * MS)]
+    assert scheduler.handle(13 * MS, Left(0, "a", 2 * MS, 0, True)) == [Run(0, "r", 5 * MS)]
     assert scheduler.handle(14 * MS, Left(0, "r", 1 * MS, 0, False)) == [Run(0, "a", 3 * MS)]
     assert scheduler.handle(17 * MS, Left(0, "a", 3 * MS, 0, True)) == [Run(0, "c", 5 * MS)]
 
@@ -139,9 +139,73 @@ def test_reservations_by_earliest_deadline() -> None:
     scheduler = Scheduler(1, RoundRobin())
     scheduler.handle(0, Added("slow", CpuClaim(reservation=40, period_us=40_000)))
     scheduler.handle(0, Added("fast", CpuClaim(reservation=40, period_us=4_000)))
-    assert scheduler.handle(40 * MS, Woke("slow")) == [Run(0, "slow", 26_666_666)]
+    assert scheduler.handle(40 * MS, Woke("slow")) == [Run(0, "slow", 8 * MS)]
     assert scheduler.handle(41 * MS, Woke("fast")) == [Preempt(0, "slow", "fast has time reserved")]
-    assert scheduler.handle(41 * MS, Left(0, "slow", 1 * MS, 0, True)) == [Run(0, "fast", 2_666_666)]
+    assert scheduler.handle(41 * MS, Left(0, "slow", 1 * MS, 0, True)) == [Run(0, "fast", 800_000)]
+    assert scheduler.entities["fast"].deadline_ns == 43 * MS, "half of its period"
+    scheduler.handle(41 * MS + 800_000, Left(0, "fast", 800_000, 0, True))
+    assert scheduler.entities["fast"].deadline_ns == 45 * MS, (
+        "it had saved a period's, and gets no more at once"
+    )
+    assert scheduler.entities["fast"].place == "running"
+    slow = scheduler.entities["slow"]
+    assert (slow.place, slow.budget_ns, slow.deadline_ns) == ("waiting", 7 * MS, 60 * MS)
+
+
+def test_a_budget_that_was_slept_through_is_lost() -> None:
+    scheduler = Scheduler(1, RoundRobin())
+    scheduler.handle(0, Added("a", CpuClaim(reservation=50, period_us=20_000)))
+    assert scheduler.handle(20 * MS, Woke("a")) == [Run(0, "a", 5 * MS)]
+    assert scheduler.handle(21 * MS, Left(0, "a", 1 * MS, 0, False)) == []
+    assert scheduler.handle(26 * MS, Woke("a")) == [Run(0, "a", 2 * MS)], (
+        "half of the time to its deadline at 30 ms"
+    )
+
+
+def test_with_half_of_its_cap_used_up_a_guest_has_what_is_left_over() -> None:
+    scheduler = scheduler_with("capped", claim=CpuClaim(cap=50))
+    scheduler.handle(0, Added("other", CpuClaim(latency_us=1_000)))
+    scheduler.handle(0, Added("late", CpuClaim(weight=1)))
+    capped = scheduler.entities["capped"]
+    assert scheduler.handle(12 * MS, Woke("capped")) == [Run(0, "capped", 5 * MS)]
+    assert scheduler.handle(13 * MS, Woke("other")) == [Preempt(0, "capped", "other is ahead of it")]
+    assert scheduler.handle(17 * MS, Left(0, "capped", 5 * MS, 0, True)) == [Run(0, "other", 1 * MS)]
+    assert (capped.rank, scheduler.timer_ns) == (SPARE, 20 * MS)
+    assert scheduler.handle(17_500_000, Left(0, "other", 500_000, 0, False)) == [Run(0, "capped", 5 * MS)]
+    assert scheduler.handle(17_600_000, Woke("late")) == [
+        Preempt(0, "capped", "capped had what was left over")
+    ]
+    assert (capped.throttled_ns, capped.waited_ns) == (500_000, 0)
+
+
+@pytest.mark.parametrize("key", ["nan", "inf", "-inf"])
+def test_a_policy_whose_keys_are_no_numbers(key: str) -> None:
+    class Wrong(Policy):
+        def key(self, entity: Entity) -> float:
+            return float(key)
+
+    scheduler = Scheduler(1, Wrong())
+    scheduler.handle(0, Added("a", CpuClaim()))
+    with pytest.raises(ValueError, match=f"^the key of guest 'a' is {key}$"):
+        scheduler.handle(0, Woke("a"))
+
+
+def test_who_asks_for_too_much_is_named() -> None:
+    scheduler = Scheduler(2, RoundRobin())
+    scheduler.handle(0, Added("a", CpuClaim(reservation=50)))
+    scheduler.handle(0, Added("b", CpuClaim(reservation=60)))
+    with pytest.raises(AdmissionError) as error:
+        scheduler.handle(0, Added("c", CpuClaim(reservation=60)))
+    assert str(error.value) == (
+        "guest 'c': a reservation of 60 % of a pCPU cannot be promised: beside 2 guests with reservations "
+        "50 % of pCPU 0, 40 % of pCPU 1 are left"
+    )
+    scheduler.handle(0, Added("d", CpuClaim(reservation=45)))
+    with pytest.raises(
+        AdmissionError, match=r"^guest 'a': a reservation of 70 % of a pCPU cannot be promised: "
+    ):
+        scheduler.handle(0, Changed("a", CpuClaim(reservation=70)))
+    assert scheduler.entities["a"].claim.reservation == 50
 
 
 def test_the_largest_reservations_find_their_homes_first() -> None:
@@ -226,12 +290,12 @@ def test_void_entries_do_not_pile_up() -> None:
     ("fields", "message"),
     [
         ({"weight": 0}, "weight 0 is impossible; it is 1 to 10,000"),
-        ({"cap": 101}, "a cap of 101 % of a pCPU is impossible; it is more than 0 and at most 100"),
+        ({"cap": 101}, "a cap of 101 % of a pCPU is impossible; it is 0.01 to 100"),
         ({"reservation": -1}, "a reservation of -1 % of a pCPU is impossible; it is 0 to 100"),
         ({"reservation": 20, "cap": 10}, "a reservation of 20 % is more than the cap of 10 %"),
         ({"period_us": 5}, "period_us 5 is impossible; it is 1,000 to 1,000,000"),
         ({"latency_us": 5}, "latency_us 5 is impossible; it is 100 to 100,000"),
-        ({"limit": 0}, "a limit of 0 bytes of code a second is impossible; it is 1 at least"),
+        ({"limit": 0}, "a limit of 0 bytes of code a second is impossible; it is 1 to 1099511627776"),
         ({"affinity": frozenset()}, "an affinity to no pCPU is impossible"),
     ],
 )
@@ -255,16 +319,21 @@ class Entry:
 
 def test_policies_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = Policy()
+    hasty, restless = Policy(), Policy()
+    hasty.turn_ns, restless.period_ns = 5, 0
     entries = [Entry("mine", mine), Entry("broken", ImportError("no module")), Entry("wrong", 5)]
+    entries += [Entry("hasty", hasty), Entry("restless", restless)]
     monkeypatch.setattr("emuvisor.host.scheduler.policies.entry_points", lambda group: entries)
     assert make_policy("mine", 2) is mine
     for name, message in [
         ("broken", "scheduling policy 'broken': ImportError: no module"),
         ("wrong", "scheduling policy 'wrong' is a int, not a Policy"),
+        ("hasty", "scheduling policy 'hasty': turn_ns 5 is impossible; it is 100,000 or more"),
+        ("restless", "scheduling policy 'restless': period_ns 0 is impossible; it is 1,000,000 or more"),
         (
             "fifo",
-            "there is no scheduling policy 'fifo'; there are: broken, credit, deadline, mine, proportional, "
-            "round-robin, wrong",
+            "there is no scheduling policy 'fifo'; there are: broken, credit, deadline, hasty, mine, proportional, "
+            "restless, round-robin, wrong",
         ),
     ]:
         with pytest.raises(UsageError) as error:
@@ -296,3 +365,35 @@ def test_first_come_first_served() -> None:
         scheduler.handle(0, Woke(name))
     assert scheduler.handle(5 * MS, Left(0, "a", 5 * MS, 0, True)) == [Run(0, "b", 5 * MS)]
     assert scheduler.handle(10 * MS, Left(0, "b", 5 * MS, 0, True)) == [Run(0, "c", 5 * MS)]
+
+
+def test_the_order_is_asked_anew_after_an_accounting() -> None:
+    class Aging(Policy):
+        period_ns = 10 * MS
+        reverse = 1
+
+        def key(self, entity: Entity) -> float:
+            return self.reverse * entity.queued_ns
+
+    policy = Aging()
+    scheduler = Scheduler(1, policy)
+    for now_ns, name in enumerate("abc"):
+        scheduler.handle(0, Added(name, CpuClaim()))
+        scheduler.handle(now_ns, Woke(name))
+    policy.reverse = -1
+    assert scheduler.timer_ns == 10 * MS
+    assert scheduler.handle(10 * MS, Timer()) == []
+    assert scheduler.handle(10 * MS, Left(0, "a", 10 * MS, 0, False)) == [Run(0, "c", 5 * MS)]
+
+
+def test_credits_that_pay_a_debt_bring_a_guest_forward() -> None:
+    scheduler = scheduler_with("a", "b", "c", policy="credit")
+    assert scheduler.handle(0, Woke("a")) == [Run(0, "a", 10 * MS)]
+    scheduler.handle(1, Woke("b"))
+    assert scheduler.handle(10 * MS, Left(0, "a", 10 * MS, 0, True)) == [Run(0, "b", 10 * MS)]
+    scheduler.handle(11 * MS, Woke("c"))
+    scheduler.handle(30 * MS, Timer())
+    a = scheduler.entities["a"]
+    assert (a.virtual, a.key) == (0, 2 * 10**18 + 10 * MS), "OVER: it has paid and has nothing"
+    scheduler.handle(60 * MS, Timer())
+    assert (a.virtual, a.key) == (10 * MS, 10**18 + 10 * MS), "UNDER"

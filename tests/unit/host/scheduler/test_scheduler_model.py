@@ -8,7 +8,7 @@ from emuvisor.errors import AdmissionError
 from emuvisor.host.scheduler.affinity import SLACK
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.core import Scheduler
-from emuvisor.host.scheduler.entity import MIN_SLICE_NS, RESERVED, Place
+from emuvisor.host.scheduler.entity import MIN_SLICE_NS, RESERVED, SPARE, Place
 from emuvisor.host.scheduler.instructions import (
     Added,
     Changed,
@@ -153,7 +153,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert (entity.place is Place.ASLEEP) == (name not in self.wanting)
             assert entries.get(name, 0) == (entity.place is Place.WAITING)
             waits_for_time = entity.place is Place.THROTTLED or (
-                entity.place is Place.WAITING and entity.reserved is not None and entity.rank != RESERVED
+                entity.place is Place.WAITING
+                and (entity.rank == SPARE or (entity.reserved is not None and entity.rank != RESERVED))
             )
             assert timed.count(name) == waits_for_time
             if name in on:
@@ -181,6 +182,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         for entity in self.scheduler.entities.values():
             if entity.place is Place.WAITING:
                 assert all(pcpu in self.on for pcpu in entity.allowed)
+
+    @invariant()
+    def nobody_waits_for_one_that_has_what_is_left_over(self) -> None:
+        waiting = [
+            entity.allowed
+            for entity in self.scheduler.entities.values()
+            if entity.place is Place.WAITING and entity.rank != SPARE
+        ]
+        for pcpu, running in enumerate(self.scheduler.running):
+            if running is not None and running.rank == SPARE and pcpu not in self.told:
+                # But one that is to have another pCPU as soon as that is left.
+                assert sum(pcpu in allowed for allowed in waiting) <= len(self.told)
 
     @invariant()
     def reservations_can_be_kept(self) -> None:
