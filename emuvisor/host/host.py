@@ -21,6 +21,7 @@ from emuvisor.host.memory.manager import MemoryManager
 from emuvisor.host.memory.policy import MemoryPolicy
 from emuvisor.host.networks import Networks
 from emuvisor.host.pcpus import Pcpus
+from emuvisor.host.processors import Processors
 from emuvisor.host.scheduler.policies import make_policy
 from emuvisor.host.states import Event, GuestState
 from emuvisor.host.virtual_pcpus import LANES, VirtualPcpus
@@ -79,7 +80,7 @@ class Host:
         self.pcpus = pcpus
         self.clock = clock
         self.guests: dict[str, Guest] = {}
-        self.networks = Networks(self._now_ns)
+        self.networks = Networks(lambda: self.processors.now_ns)
         self.disks = ThinPool(on_warning=self._warn)
         """What guests' disks were promised and use of the host's file systems."""
         self.backends = Backends()
@@ -96,7 +97,7 @@ class Host:
         """One guest is made at a time."""
         virtual = clock == "virtual"
         processors: type[Pcpus | VirtualPcpus] = VirtualPcpus if virtual else Pcpus
-        self.processors = processors(
+        self.processors: Processors = processors(
             pcpus,
             make_policy(scheduler, LANES if virtual else pcpus),
             pool=self.pool,
@@ -177,9 +178,6 @@ class Host:
                 f'guest {config.name!r}: on a network it needs clock = "host", or a host with the virtual clock; here, '
                 "its own would skip the time that an answer takes"
             )
-
-    def _now_ns(self) -> int:
-        return self.processors.now_ns if isinstance(self.processors, VirtualPcpus) else time.monotonic_ns()
 
     def _withdraw(self, name: str) -> None:
         """The guest that was admitted could not be made."""

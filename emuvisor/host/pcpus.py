@@ -13,21 +13,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Unpack
 
 from emuvisor.bus.ethernet import Link
-from emuvisor.cpu.models import CpuModel
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.errors import AdmissionError, HostError, UsageError
 from emuvisor.host.naps import NEVER, Naps
-from emuvisor.host.scheduler.claim import CpuClaim
-from emuvisor.host.scheduler.core import Scheduler
-from emuvisor.host.scheduler.entity import Entity
+from emuvisor.host.processors import HostParts, Processors
 from emuvisor.host.scheduler.instructions import (
-    Added,
-    Changed,
     Event,
-    Instruction,
     Left,
     Preempt,
     Removed,
@@ -37,8 +31,6 @@ from emuvisor.host.scheduler.instructions import (
     Woke,
 )
 from emuvisor.host.scheduler.policy import Policy
-from emuvisor.machine.machine import Activity
-from emuvisor.memory import FramePool
 from emuvisor.net.port import Port
 
 if TYPE_CHECKING:
@@ -56,41 +48,12 @@ LONGEST_WAIT_NS = 3_600_000_000_000
 """Guests set timers for centuries, and threads cannot wait that long."""
 NS_PER_S = 1_000_000_000
 
-Put = Callable[["Guest", Activity | None, str], bool]
-"""What becomes of a guest that has left its pCPU, with what it can do next, or with why it failed; whether it wants to
-go on."""
 
+class Pcpus(Processors):
+    """One thread for each pCPU, and one that looks at the time."""
 
-class Pcpus:
-    """`count` threads with engines for `pool`, under the host's `lock`. `changed`, of that lock, is notified when a
-    guest has left a pCPU that somebody wants it off; `put_back` is called when one has, and `failed` when the policy
-    raised an exception: nothing runs after that. `slice_work`, if given, is the most code that is run at a time."""
-
-    def __init__(
-        self,
-        count: int,
-        policy: Policy,
-        *,
-        pool: FramePool,
-        lock: "threading.RLock",
-        changed: threading.Condition,
-        put_back: Put,
-        failed: Callable[[str], None],
-        slice_work: int | None = None,
-    ) -> None:
-        self.count = count
-        self.scheduler = Scheduler(count, policy, time.perf_counter_ns())
-        self.listeners: list[Callable[[int, Event, list[Instruction]], None]] = []
-        """Who hears what the scheduler was told and said, with the time: recorders. They must not raise exceptions."""
-        self.failure = ""
-        """Why nothing runs any more: what was wrong with the policy."""
-        self._pool = pool
-        self._changed = changed
-        self._lock = lock
-        self._put_back = put_back
-        self._failed = failed
-        self._slice_work = slice_work
-        self._guests: dict[str, Guest] = {}
+    def __init__(self, count: int, policy: Policy, **host: Unpack[HostParts]) -> None:
+        super().__init__(count, policy, **host)
         self._runs: list[Run | None] = [None] * count
         """What each pCPU is to run and has not begun."""
         self._on: list[Guest | None] = [None] * count
@@ -103,27 +66,17 @@ class Pcpus:
         time earlier than it will."""
         self._looks_ns = [NEVER] * (count + 1)
         """When each will look at the time by itself; pCPUs that have something to run do not."""
-        self._threads: list[threading.Thread] = []
-        self._closing = False
 
     # ---- for the host, under its lock ----
 
-    def start(self) -> None:
-        """Start the threads that are missing. Raises HostError where the system gives none, when they are tried again
-        the next time, and when the policy has failed."""
-        if self.failure:
-            raise HostError(self.failure)
-        while len(self._threads) <= self.count:
-            number = len(self._threads)
-            if number < self.count:
-                thread = threading.Thread(target=self._run, args=(number,), name=f"pcpu{number}", daemon=True)
-            else:
-                thread = threading.Thread(target=self._watch, name="timers", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                raise HostError(f"the host gives no thread for {thread.name}") from None
-            self._threads.append(thread)
+    @property
+    def now_ns(self) -> int:
+        """The host's monotonic clock."""
+        return time.monotonic_ns()
+
+    def _jobs(self) -> dict[str, Callable[[], None]]:
+        pcpus: dict[str, Callable[[], None]] = {f"pcpu{n}": partial(self._run, n) for n in range(self.count)}
+        return pcpus | {"timers": self._watch}
 
     def end(self) -> None:
         """Let the threads end, and guests leave; `join` waits for it, without the lock."""
@@ -131,32 +84,9 @@ class Pcpus:
         for condition in self._wanted:
             condition.notify_all()
 
-    def join(self) -> None:
-        """Wait until all threads have ended."""
-        for thread in self._threads:
-            thread.join()
-
     def links(self, name: str, ports: Sequence[Port]) -> Sequence[Link]:  # noqa: ARG002 - on other clocks it matters
         """What the cards of guest `name` are plugged into, whose cables lead to `ports`."""
         return ports
-
-    def admit(self, name: str, claim: CpuClaim) -> Entity:
-        """There will be a guest `name`; returns what the scheduler knows of it. Raises AdmissionError and UsageError
-        for a claim that cannot be met, HostError when the policy has failed."""
-        self._tell(Added(name, claim))
-        if self.failure:
-            raise HostError(self.failure)
-        return self.scheduler.entities[name]
-
-    def add(self, guest: "Guest") -> None:
-        """The guest that was admitted is there."""
-        self._guests[guest.name] = guest
-
-    def change(self, guest: "Guest", claim: CpuClaim) -> None:
-        """It has another claim, from now on; raises as `admit`, and leaves it the old one then."""
-        self._tell(Changed(guest.name, claim))
-        if self.failure:
-            raise HostError(self.failure)
 
     def remove(self, name: str) -> None:
         """The guest is gone, or is not coming; it is on no pCPU."""
@@ -172,7 +102,7 @@ class Pcpus:
 
     def nap(self, guest: "Guest", delay_ns: int | None) -> None:
         """It leaves its pCPU with nothing to do for `delay_ns`, or until somebody queues it."""
-        wake_ns = None if delay_ns is None else time.perf_counter_ns() + delay_ns
+        wake_ns = None if delay_ns is None else self.now_ns + delay_ns
         self._naps.add(guest.name, guest.entity.home, wake_ns)
 
     def is_napping(self, guest: "Guest") -> bool:
@@ -210,21 +140,9 @@ class Pcpus:
     # ---- what the scheduler hears and says ----
 
     def _tell(self, event: Event) -> None:
-        """Tell the scheduler, and carry out what it answers. Raises AdmissionError and UsageError for a claim."""
-        now = time.perf_counter_ns()
         events = deque((event,))
-        while events and not self.failure:
-            event = events.popleft()
-            try:
-                answer = self.scheduler.handle(now, event)
-            except Exception as error:
-                if isinstance(event, Added | Changed) and isinstance(error, AdmissionError | UsageError):
-                    raise
-                self._fail(error)
-                return
-            for listener in self.listeners:
-                listener(now, event, answer)
-            for instruction in answer:
+        while events:
+            for instruction in self._ask(events.popleft()):
                 if isinstance(instruction, Run):
                     self._runs[instruction.pcpu] = instruction
                     self._looks_ns[instruction.pcpu] = NEVER
@@ -241,15 +159,11 @@ class Pcpus:
         self._guests[instruction.name].machine.stop()
         return []
 
-    def _fail(self, error: Exception) -> None:
-        """The policy, which may be anybody's, is broken, and what the scheduler knows with it."""
-        policy = self.scheduler.policy.name
-        self.failure = f"scheduling policy {policy!r} failed: {type(error).__name__}: {error}"
+    def _stop_all(self) -> None:
         self._runs = [None] * self.count
         for guest in self._on:
             if guest is not None:
                 guest.machine.stop()
-        self._failed(self.failure)
 
     # ---- time ----
 
@@ -278,11 +192,11 @@ class Pcpus:
         if due < min(self._looks_ns):
             own_ns = min(own_ns, due)
         self._looks_ns[thread] = own_ns
-        wait_ns = min(max(0, own_ns - time.perf_counter_ns()), LONGEST_WAIT_NS)
+        wait_ns = min(max(0, own_ns - self.now_ns), LONGEST_WAIT_NS)
         self._wanted[thread].wait(wait_ns / NS_PER_S)
 
     def _do_what_is_due(self) -> None:
-        now = time.perf_counter_ns()
+        now = self.now_ns
         for name in self._naps.take_due(now):
             self._tell(Woke(name))
         if self._timer_ns <= now:
@@ -309,7 +223,7 @@ class Pcpus:
                 if run is None:
                     return
                 guest = self._guests[run.name]
-                now = time.perf_counter_ns()
+                now = self.now_ns
                 until_due_ns = min(self._naps.due_ns(number), self._timer_ns) - now
                 budget = self._budget(run, max(SHORTEST_SLICE_NS, until_due_ns))
                 guest.on_pcpu = True
@@ -335,19 +249,9 @@ class Pcpus:
         return work if self._slice_work is None else min(work, self._slice_work)
 
     def _run_slice(self, number: int, guest: "Guest", budget: int, engines: dict[int, Pcpu]) -> None:
-        machine = guest.machine
-        activity: Activity | None = None
-        failure = ""
-        before = machine.vcpus.work
-        start = time.perf_counter_ns()
-        try:
-            engine = self._engine(engines, machine.model)
-            start = time.perf_counter_ns()  # the first guest does not pay for the engine
-            activity = machine.run_slice(engine, budget, guest.entity.stolen_ns)
-        except Exception as error:  # a device failed: its guest is lost, the others are not
-            failure = str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
-        ran_ns = time.perf_counter_ns() - start
-        work = max(0, machine.vcpus.work - before)  # a reset sets it back
+        before = guest.machine.vcpus.work
+        activity, failure, ran_ns = self._attempt(guest, budget, engines, guest.entity.stolen_ns)
+        work = max(0, guest.machine.vcpus.work - before)  # a reset sets it back
         with self._lock:
             guest.cpu_ns += ran_ns
             guest.slices += 1
@@ -359,9 +263,3 @@ class Pcpus:
             self._tell(Left(number, guest.name, ran_ns, work, wants))
             if guest.leaving:
                 self._changed.notify_all()
-
-    def _engine(self, engines: dict[int, Pcpu], model: CpuModel) -> Pcpu:
-        """This thread's engine with the instructions of `model`."""
-        if model.engine not in engines:
-            engines[model.engine] = Pcpu(self._pool, model)
-        return engines[model.engine]

@@ -16,21 +16,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Unpack
 
 from emuvisor.bus.ethernet import Link
-from emuvisor.cpu.models import CpuModel
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.errors import AdmissionError, HostError, UsageError
 from emuvisor.host.naps import NEVER, Naps
-from emuvisor.host.scheduler.claim import CpuClaim
-from emuvisor.host.scheduler.core import Scheduler
-from emuvisor.host.scheduler.entity import Entity
+from emuvisor.host.processors import HostParts, Processors
 from emuvisor.host.scheduler.instructions import (
-    Added,
-    Changed,
     Event,
-    Instruction,
     Left,
     Preempt,
     Removed,
@@ -42,12 +36,10 @@ from emuvisor.host.scheduler.instructions import (
 from emuvisor.host.scheduler.policy import Policy
 from emuvisor.host.virtual_frames import VirtualFrames
 from emuvisor.machine.machine import Activity, Readiness
-from emuvisor.memory import FramePool
 from emuvisor.net.port import Port
 
 if TYPE_CHECKING:
     from emuvisor.host.guest import Guest
-    from emuvisor.host.pcpus import Put
 
 __all__ = ["LANES", "QUANTUM_NS", "VirtualPcpus"]
 
@@ -89,37 +81,14 @@ class _Slice:
         return min(self.end_ns, horizon_ns)
 
 
-class VirtualPcpus:
-    """What `Pcpus` is to a host on its own clock; `threads` of them do the work of LANES logical pCPUs. The scheduler's
-    times are `now_ns`, which begins with 0 and passes only while guests run or wait for something."""
+class VirtualPcpus(Processors):
+    """`threads` of them do the work of LANES logical pCPUs. `now_ns` begins with 0 and passes only while guests run or
+    wait for something."""
 
-    def __init__(
-        self,
-        threads: int,
-        policy: Policy,
-        *,
-        pool: FramePool,
-        lock: "threading.RLock",
-        changed: threading.Condition,
-        put_back: "Put",
-        failed: Callable[[str], None],
-        slice_work: int | None = None,
-    ) -> None:
-        self.count = LANES
-        self.now_ns = 0
-        self.scheduler = Scheduler(LANES, policy)
-        self.listeners: list[Callable[[int, Event, list[Instruction]], None]] = []
-        """Who hears what the scheduler was told and said, with the time: recorders. They must not raise exceptions."""
-        self.failure = ""
-        """Why nothing runs any more: what was wrong with the policy."""
+    def __init__(self, threads: int, policy: Policy, **host: Unpack[HostParts]) -> None:
+        self._now_ns = 0
+        super().__init__(LANES, policy, **host)
         self._thread_count = min(threads, LANES)
-        self._pool = pool
-        self._lock = lock
-        self._changed = changed
-        self._put_back = put_back
-        self._failed = failed
-        self._slice_work = slice_work
-        self._guests: dict[str, Guest] = {}
         self._slices: list[_Slice | None] = [None] * LANES
         self._horizon_ns = QUANTUM_NS
         """The end of the present quantum."""
@@ -130,59 +99,32 @@ class VirtualPcpus:
         self._frames = VirtualFrames()
         self._held: Counter[str] = Counter()
         """Guests that somebody waits for, who will let them go on where they were."""
-        self._wanted = threading.Condition(lock)
+        self._wanted = threading.Condition(self._lock)
         """Notified when there may be something to run."""
-        self._threads: list[threading.Thread] = []
-        self._closing = False
 
     # ---- for the host, under its lock ----
 
-    def start(self) -> None:
-        """Start the threads that are missing. Raises HostError where the system gives none, when they are tried again
-        the next time, and when the policy has failed."""
-        if self.failure:
-            raise HostError(self.failure)
-        while len(self._threads) < self._thread_count:
-            number = len(self._threads)
-            thread = threading.Thread(target=self._run, args=(number,), name=f"pcpu{number}", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                raise HostError(f"the host gives no thread for {thread.name}") from None
-            self._threads.append(thread)
+    @property
+    def now_ns(self) -> int:
+        """Virtual nanoseconds since the host was made."""
+        return self._now_ns
+
+    def _jobs(self) -> dict[str, Callable[[], None]]:
+        return {f"pcpu{n}": partial(self._run, n) for n in range(self._thread_count)}
 
     def end(self) -> None:
         """Let the threads end, and guests leave; `join` waits for it, without the lock."""
         self._closing = True
         self._wanted.notify_all()
 
-    def join(self) -> None:
-        """Wait until all threads have ended."""
-        for thread in self._threads:
-            thread.join()
-
     def links(self, name: str, ports: Sequence[Port]) -> list[Link]:
         """What the cards of guest `name` are plugged into, whose cables lead to `ports`."""
         return [self._frames.link(port, lambda: self._time_of(name)) for port in ports]
 
-    def admit(self, name: str, claim: CpuClaim) -> Entity:
-        """There will be a guest `name`; returns what the scheduler knows of it. Raises AdmissionError and UsageError
-        for a claim that cannot be met, HostError when the policy has failed."""
-        self._tell(Added(name, claim))
-        if self.failure:
-            raise HostError(self.failure)
-        return self.scheduler.entities[name]
-
     def add(self, guest: "Guest") -> None:
         """The guest that was admitted is there."""
+        super().add(guest)
         guest.machine.skips_idle_time = False
-        self._guests[guest.name] = guest
-
-    def change(self, guest: "Guest", claim: CpuClaim) -> None:
-        """It has another claim, from now on; raises as `admit`, and leaves it the old one then."""
-        self._tell(Changed(guest.name, claim))
-        if self.failure:
-            raise HostError(self.failure)
 
     def remove(self, name: str) -> None:
         """The guest is gone, or is not coming; no thread runs it."""
@@ -261,19 +203,7 @@ class VirtualPcpus:
     # ---- what the scheduler hears and says ----
 
     def _tell(self, event: Event) -> None:
-        """Tell the scheduler, and carry out what it answers. Raises AdmissionError and UsageError for a claim."""
-        if self.failure:
-            return
-        try:
-            answer = self.scheduler.handle(self.now_ns, event)
-        except Exception as error:
-            if isinstance(event, Added | Changed) and isinstance(error, AdmissionError | UsageError):
-                raise
-            self._fail(error)
-            return
-        for listener in self.listeners:
-            listener(self.now_ns, event, answer)
-        for instruction in answer:
+        for instruction in self._ask(event):
             if isinstance(instruction, Run):
                 self._begin_slice(instruction)
             else:
@@ -299,16 +229,11 @@ class VirtualPcpus:
         if part is not None and part.guest.name == instruction.name:
             part.preempted = True
 
-    def _fail(self, error: Exception) -> None:
-        """The policy, which may be anybody's, is broken, and what the scheduler knows with it."""
-        self.failure = (
-            f"scheduling policy {self.scheduler.policy.name!r} failed: {type(error).__name__}: {error}"
-        )
+    def _stop_all(self) -> None:
         for part in self._slices:
             if part is not None:
                 part.guest.machine.stop()
         self._slices = [None] * LANES
-        self._failed(self.failure)
 
     # ---- virtual time ----
 
@@ -323,7 +248,7 @@ class VirtualPcpus:
             if happens is None:
                 return
             time_ns, kind, lane = happens
-            self.now_ns = max(self.now_ns, time_ns)
+            self._now_ns = max(self._now_ns, time_ns)
             if self.now_ns > self._horizon_ns:  # nothing ran, and nothing was on its way
                 self._begin_quantum()
             if kind == LEAVES:
@@ -409,13 +334,8 @@ class VirtualPcpus:
 
     def _run_slice(self, part: _Slice, goal_ns: int, engines: dict[int, Pcpu]) -> None:
         guest, machine = part.guest, part.guest.machine
-        activity: Activity | None = None
-        failure = ""
-        try:
-            engine = self._engine(engines, machine.model)
-            activity = machine.run_slice(engine, part.spent + goal_ns - part.start_ns - machine.spent)
-        except Exception as error:  # a device failed: its guest is lost, the others are not
-            failure = str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
+        budget = part.spent + goal_ns - part.start_ns - machine.spent
+        activity, failure, _ = self._attempt(guest, budget, engines)
         with self._lock:
             guest.on_pcpu = False
             came_ns = part.start_ns + machine.spent - part.spent
@@ -431,9 +351,3 @@ class VirtualPcpus:
                 part.activity, part.failure = activity, failure
             self._changed.notify_all()
             self._wanted.notify_all()
-
-    def _engine(self, engines: dict[int, Pcpu], model: CpuModel) -> Pcpu:
-        """This thread's engine with the instructions of `model`."""
-        if model.engine not in engines:
-            engines[model.engine] = Pcpu(self._pool, model)
-        return engines[model.engine]

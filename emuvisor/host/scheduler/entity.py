@@ -19,7 +19,7 @@ RESERVED, ELSEWHERE, SHARED, SPARE = 0, 1, 2, 3
 is half used up, on what nobody else wants."""
 LONGEST_SLICE_NS = 100_000_000
 PACE_SAMPLE_NS = 100_000
-"""Shorter slices say little about a guest's pace."""
+"""Less time than this says little about a guest's pace: shorter slices are added up."""
 MIN_PACE = 0.001
 
 
@@ -58,6 +58,8 @@ class Entity:
         "rank",
         "reserved",
         "rest_ns",
+        "sample_ns",
+        "sample_work",
         "since_ns",
         "slice_ns",
         "throttled_ns",
@@ -94,6 +96,8 @@ class Entity:
         self.ran_ns = self.waited_ns = self.throttled_ns = 0
         self.pace = 1.0
         """Bytes of code per nanosecond, lately."""
+        self.sample_ns = self.sample_work = 0
+        """What the next look at its pace has to go by."""
         self.cap: TokenBucket | None = None
         self.limit: TokenBucket | None = None
         self.reserved: TokenBucket | None = None
@@ -132,8 +136,11 @@ class Entity:
     def charge(self, ran_ns: int, work: int, now_ns: int) -> None:
         """It ran until `now_ns` for `ran_ns` and retired `work` bytes of code."""
         self.ran_ns += ran_ns
-        if ran_ns > PACE_SAMPLE_NS:
-            self.pace = max(MIN_PACE, (self.pace + work / ran_ns) / 2)
+        self.sample_ns += ran_ns
+        self.sample_work += work
+        if self.sample_ns >= PACE_SAMPLE_NS:
+            self.pace = max(MIN_PACE, (self.pace + self.sample_work / self.sample_ns) / 2)
+            self.sample_ns = self.sample_work = 0
         # Taken when it began, so that what fills the buckets while it runs is not lost at their brim.
         began_ns = now_ns - ran_ns
         if self.cap is not None:

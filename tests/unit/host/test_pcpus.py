@@ -3,6 +3,7 @@ that nothing that a guest, a policy or an operator does loses a guest or a threa
 
 import re
 import threading
+import time
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 from emuvisor.cpu.models import DEFAULT_MODEL
 from emuvisor.errors import AdmissionError, HostError, UsageError
 from emuvisor.host import pcpus as module
+from emuvisor.host import processors
 from emuvisor.host.pcpus import Pcpus
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.instructions import Left, Slept, Timer, Woke
@@ -114,7 +116,7 @@ class Rig:
             changed=self.changed,
             put_back=self.put_back,
             failed=self.failures.append,
-            **options,
+            **{"slice_work": None} | options,
         )
         self.told = []
         self.pcpus.listeners.append(
@@ -183,7 +185,7 @@ class Rig:
 def make(monkeypatch):
     """make(count=1, policy=first come, **options): a Rig whose threads run; start=False: not yet. Engines are names."""
     numbers = iter(range(100))
-    monkeypatch.setattr(module, "Pcpu", lambda pool, model: f"engine {next(numbers)} of {pool}")
+    monkeypatch.setattr(processors, "Pcpu", lambda pool, model: f"engine {next(numbers)} of {pool}")
     rigs = []
 
     def make(count=1, policy=None, *, start=True, **options):
@@ -394,8 +396,8 @@ def spend(machine, least_ns):
     run_slice = machine.run_slice
 
     def spend(*arguments):
-        until = module.time.perf_counter_ns() + least_ns
-        while module.time.perf_counter_ns() < until:
+        until = time.monotonic_ns() + least_ns
+        while time.monotonic_ns() < until:
             pass
         return run_slice(*arguments)
 

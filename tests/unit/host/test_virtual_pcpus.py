@@ -8,7 +8,7 @@ import pytest
 
 from emuvisor.cpu.models import DEFAULT_MODEL
 from emuvisor.errors import AdmissionError, HostError
-from emuvisor.host import virtual_pcpus as module
+from emuvisor.host import processors
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.instructions import Left, Preempt, Run, Timer, Woke
 from emuvisor.host.scheduler.policy import Policy
@@ -72,7 +72,7 @@ class FakeMachine:
         if self.waits is not None:
             self.waits.set()
 
-    def run_slice(self, _engine, budget):
+    def run_slice(self, _engine, budget, _stolen_ns):
         assert not self.skips_idle_time
         self.began.set()
         if self.waits is not None:
@@ -96,7 +96,7 @@ class FakeMachine:
             raise step
         if callable(step):
             step()
-            return self.run_slice(_engine, budget - work)
+            return self.run_slice(_engine, budget - work, 0)
         return step
 
     def _work(self, done):
@@ -131,7 +131,7 @@ class Rig:
             changed=self.changed,
             put_back=self.put_back,
             failed=self.failures.append,
-            **options,
+            **{"slice_work": None} | options,
         )
         self.told = []
         self.answers = []
@@ -185,7 +185,7 @@ def rig(monkeypatch):
         made.append(Rig(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(module, "Pcpu", lambda *_args: "an engine")
+    monkeypatch.setattr(processors, "Pcpu", lambda *_args: "an engine")
     yield make
     for each in made:
         with each.lock:

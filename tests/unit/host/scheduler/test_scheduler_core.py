@@ -109,6 +109,18 @@ def test_a_limit_goes_by_the_work_that_was_done() -> None:
     assert scheduler.entities["a"].pace == 0.001, "a guest that does no work at all divides nothing by zero"
 
 
+def test_short_slices_tell_the_pace_together() -> None:
+    scheduler = scheduler_with("a")
+    entity = scheduler.entities["a"]
+    for _ in range(9):
+        entity.charge(11_000, 99_000, 1 * MS)
+    assert entity.pace == 1.0
+    entity.charge(11_000, 99_000, 1 * MS)
+    assert entity.pace == (1.0 + 9.0) / 2
+    entity.charge(100_000, 0, 1 * MS)
+    assert entity.pace == 2.5, "the next sample is another one"
+
+
 def test_another_affinity_moves_a_guest() -> None:
     scheduler = scheduler_with("a", "b", pcpus=2)
     assert scheduler.handle(0, Woke("a")) == [Run(0, "a", 5 * MS)]
