@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from emuvisor.devices.fair_share import MAX_SHARES
 from emuvisor.devices.limits import Rate, Throttle
 from emuvisor.errors import HostError, OutOfFrames, UsageError
+from emuvisor.host.claims import contract_of
 from emuvisor.host.memory.contract import MemoryContract
 from emuvisor.host.memory.statistics import GuestMemoryStatistics
 from emuvisor.host.scheduler.claim import WHOLE, CpuClaim
@@ -36,36 +37,13 @@ if TYPE_CHECKING:
     from emuvisor.host.host import Host
     from emuvisor.machine.boards.wiring import Drive
 
-__all__ = ["Guest", "contract_of", "cpu_claim_of"]
+__all__ = ["Guest"]
 
 _T = TypeVar("_T")
 
 WHEEL_UP, WHEEL_DOWN = 1 << 3, 1 << 4
 """Buttons 4 and 5 of a pointer, as X11 and VNC number them."""
 PRESENT = tuple(state for state in GuestState if state is not GuestState.GONE)
-
-
-def contract_of(config: GuestConfig) -> MemoryContract:
-    """What `config` claims of the host's memory. Raises UsageError for numbers that contradict each other."""
-    return MemoryContract(
-        size=config.memory,
-        reservation=config.memory_reservation,
-        limit=config.memory_limit,
-        shares=config.memory_shares,
-        priority=config.memory_priority,
-    )
-
-
-def cpu_claim_of(config: GuestConfig) -> CpuClaim:
-    """What `config` claims of the host's pCPUs. Raises UsageError for impossible numbers."""
-    return CpuClaim(
-        weight=config.cpu_weight,
-        cap=config.cpu_cap,
-        reservation=config.cpu_reservation,
-        limit=config.cpu_limit,
-        affinity=None if config.cpu_affinity is None else frozenset(config.cpu_affinity),
-        latency_us=config.cpu_latency_us,
-    )
 
 
 class Guest:

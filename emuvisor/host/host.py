@@ -16,7 +16,8 @@ from emuvisor.errors import ConfigError, HostError, ImageError, UsageError
 from emuvisor.host.autopilot.autopilot import Autopilot
 from emuvisor.host.autopilot.observe import HostControls
 from emuvisor.host.backends import Backends
-from emuvisor.host.guest import Guest, contract_of, cpu_claim_of
+from emuvisor.host.claims import contract_of, cpu_claim_of
+from emuvisor.host.guest import Guest
 from emuvisor.host.memory.manager import MemoryManager
 from emuvisor.host.memory.policy import MemoryPolicy
 from emuvisor.host.networks import Networks

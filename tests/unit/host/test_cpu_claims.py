@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from emuvisor.errors import AdmissionError, ConfigError, UsageError
 from emuvisor.host import Guest, Host
-from emuvisor.host.guest import cpu_claim_of
+from emuvisor.host.claims import cpu_claim_of
 from emuvisor.host.host import MAX_PCPUS
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.machine.config import LAST_PCPU, FlatConfig, GuestConfig
