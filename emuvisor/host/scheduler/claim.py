@@ -58,10 +58,14 @@ class CpuClaim:
             raise UsageError(
                 f"a limit of {self.limit} bytes of code a second is impossible; it is 1 to {MAX_LIMIT}"
             )
-        if self.affinity is not None and not self.affinity:
-            raise UsageError("an affinity to no pCPU is impossible")
+        if self.affinity is not None:
+            if not self.affinity:
+                raise UsageError("an affinity to no pCPU is impossible")
+            for pcpu in self.affinity:
+                if not isinstance(pcpu, int):
+                    raise UsageError(f"an affinity to pCPU {pcpu!r} is impossible; it is a number")
 
 
 def _check(name: str, value: int, first: int, last: int) -> None:
-    if not first <= value <= last:
-        raise UsageError(f"{name} {value} is impossible; it is {first:,} to {last:,}")
+    if not (isinstance(value, int) and first <= value <= last):
+        raise UsageError(f"{name} {value!r} is impossible; it is {first:,} to {last:,}")

@@ -19,7 +19,7 @@ MIN_PERIOD_NS = 1_000_000
 POLICIES: dict[str, Callable[[int], Policy]] = {
     ProportionalShare.name: lambda _pcpus: ProportionalShare(),
     RoundRobin.name: lambda _pcpus: RoundRobin(),
-    Credit.name: Credit,
+    Credit.name: lambda _pcpus: Credit(),
     Deadline.name: lambda _pcpus: Deadline(),
 }
 """How each is made for a number of pCPUs."""

@@ -31,8 +31,7 @@ class Credit(Policy):
     turn_ns = TURN_NS
     period_ns = PERIOD_NS
 
-    def __init__(self, pcpus: int) -> None:
-        self._pcpus = pcpus
+    def __init__(self) -> None:
         self._boosted: set[str] = set()
 
     def key(self, entity: Entity) -> float:
@@ -62,11 +61,14 @@ class Credit(Policy):
         self._boosted.discard(entity.name)
 
     def account(self, active: Collection[Entity]) -> Iterable[Entity]:
-        """Hand out a period's time by weight. Another key have those whose debt is paid."""
+        """Hand out by weight the time of a period that they can use. Another key have those whose debt is paid."""
         total = sum(entity.claim.weight for entity in active)
+        # More than they can use would leave all of them with credits, and whoever sleeps most often always in BOOST.
+        usable = set[int]().union(*{entity.affinity.allowed for entity in active})
+        time_ns = PERIOD_NS * min(len(usable), len(active))
         for entity in active:
             before = entity.virtual
-            earned = PERIOD_NS * self._pcpus * entity.claim.weight // total
+            earned = time_ns * entity.claim.weight // total
             entity.virtual = max(-PERIOD_NS, min(before + earned, PERIOD_NS))
             if before <= 0 < entity.virtual:
                 yield entity

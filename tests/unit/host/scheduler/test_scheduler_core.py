@@ -1,5 +1,7 @@
 """The scheduler's answers to single events."""
 
+from typing import Any
+
 import pytest
 
 from emuvisor.errors import AdmissionError, UsageError
@@ -305,15 +307,17 @@ def test_void_entries_do_not_pile_up() -> None:
         ({"cap": 101}, "a cap of 101 % of a pCPU is impossible; it is 0.01 to 100"),
         ({"reservation": -1}, "a reservation of -1 % of a pCPU is impossible; it is 0 to 100"),
         ({"reservation": 20, "cap": 10}, "a reservation of 20 % is more than the cap of 10 %"),
+        ({"weight": 1.5}, "weight 1.5 is impossible; it is 1 to 10,000"),
+        ({"affinity": frozenset({"a"})}, "an affinity to pCPU 'a' is impossible; it is a number"),
         ({"period_us": 5}, "period_us 5 is impossible; it is 1,000 to 1,000,000"),
         ({"latency_us": 5}, "latency_us 5 is impossible; it is 100 to 100,000"),
         ({"limit": 0}, "a limit of 0 bytes of code a second is impossible; it is 1 to 1099511627776"),
         ({"affinity": frozenset()}, "an affinity to no pCPU is impossible"),
     ],
 )
-def test_impossible_claims(fields: dict[str, object], message: str) -> None:
+def test_impossible_claims(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
-        CpuClaim(**fields)  # type: ignore[arg-type]
+        CpuClaim(**fields)
     assert str(error.value) == message
 
 

@@ -14,7 +14,7 @@ from emuvisor.errors import UsageError
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.core import Scheduler
 from emuvisor.host.scheduler.gantt import draw_svg, draw_text
-from emuvisor.host.scheduler.instructions import Added, Event, Left, Removed, Timer, Woke
+from emuvisor.host.scheduler.instructions import Added, Event, Instruction, Left, Removed, Timer, Woke
 from emuvisor.host.scheduler.policies import make_policy
 from emuvisor.host.scheduler.policies.round_robin import RoundRobin
 from emuvisor.host.scheduler.recording import (
@@ -31,9 +31,9 @@ from emuvisor.host.scheduler.recording import (
 def recorded() -> list[Stretch]:
     recorder: Recorder | None = None
 
-    def record(now_ns: int, event: object, instructions: object) -> None:
+    def record(now_ns: int, event: Event, instructions: list[Instruction]) -> None:
         if recorder is not None:
-            recorder.record(now_ns, event, instructions)  # type: ignore[arg-type]
+            recorder.record(now_ns, event, instructions)
 
     simulator = Simulator(1, make_policy("proportional", 1), record)
     recorder = Recorder(simulator.scheduler)
