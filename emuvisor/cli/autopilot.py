@@ -43,10 +43,13 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
         return 0
+    entry = None
     for entry in entries:
         numbers = ", ".join(f"{name} {value:.6g}" for name, value in entry.numbers.items())
         clock = time.strftime("%H:%M:%S", time.localtime(max(0, min(int(entry.time), 1 << 32))))
         print(f"{clock}  {entry}" + (f"  [{numbers}]" if args.numbers and numbers else ""))
+    if entry is None:
+        print("no changes" if args.guest is None else f"no changes of {args.guest!r}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """The options of `emuvisor run` and `emuvisor top` for a host that tunes itself."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,9 @@ from emuvisor.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from emuvisor.host import Host
+    from emuvisor.host.autopilot import Constraints, Objective
     from emuvisor.host.autopilot.log import Entry
+    from emuvisor.machine.config import GuestConfig
 
 __all__ = ["add_autopilot_options", "autopilot"]
 
@@ -40,8 +42,8 @@ def add_autopilot_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def autopilot(args: argparse.Namespace, host: "Host") -> Iterator[None]:
-    """Inside, the autopilot of `host` does what the options say.
+def autopilot(args: argparse.Namespace, host: "Host", guests: "Sequence[GuestConfig]") -> Iterator[None]:
+    """Inside, the autopilot of `host`, which is to run `guests`, does what the options say.
 
     Raises UsageError for options that cannot be, HostError for a log that cannot be written.
     """
@@ -51,12 +53,26 @@ def autopilot(args: argparse.Namespace, host: "Host") -> Iterator[None]:
                 raise UsageError(f"--autopilot-{name.replace('_', '-')} without --autopilot")
         yield
         return
+    objective, constraints = _orders(args, guests)
     with _log(args.autopilot_log, host):
-        host.autopilot.start(args.autopilot, args.autopilot_constraints, dry_run=args.autopilot_dry_run)
+        host.autopilot.start(objective, constraints, dry_run=args.autopilot_dry_run)
         try:
             yield
         finally:
             host.autopilot.stop()
+
+
+def _orders(args: argparse.Namespace, guests: "Sequence[GuestConfig]") -> "tuple[Objective, Constraints]":
+    """What it is to do, with nobody in it who will not be there. Raises UsageError."""
+    from emuvisor.host.autopilot import Constraints, Objective
+
+    objective = Objective.parse(args.autopilot)
+    constraints = Constraints.parse(args.autopilot_constraints or "")
+    known = [guest.name for guest in guests]
+    for name in (objective.guest, *sorted(constraints.keep), *(guest for guest, _ in constraints.bounds)):
+        if name and name not in known:
+            raise UsageError(f"--autopilot: there is no guest {name!r}; there are: {', '.join(known)}")
+    return objective, constraints
 
 
 @contextmanager

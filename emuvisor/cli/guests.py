@@ -37,7 +37,8 @@ _BOOT_OPTIONS = (
 )
 _VALUES = (
     *("name", "board", "cpu", "vcpus", "clock", "seed", "until", "rng", "balloon", "vsock", "ring"),
-    *("cpu_weight", "cpu_cap", "cpu_reservation", "cpu_limit", "cpu_affinity", "cpu_latency_us"),
+    *("cpu_weight", "cpu_cap", "cpu_reservation", "cpu_limit", "cpu_affinity"),
+    *("cpu_period_us", "cpu_latency_us"),
     *("memory", "memory_max", "memory_reservation", "memory_limit", "memory_shares", "memory_priority"),
 )
 

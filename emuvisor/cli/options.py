@@ -4,13 +4,15 @@ import argparse
 from argparse import ArgumentTypeError
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from emuvisor.cli.scheduler_options import parse_affinity, parse_latency
-from emuvisor.devices.limits import DiskLimits, NicLimits, Rate
+from emuvisor.cli.scheduler_options import parse_affinity, parse_time
 from emuvisor.errors import UsageError
 from emuvisor.machine.choices import BoardName, DiskBus, FirmwareName, InputKind, RingLayout
 from emuvisor.units import parse_size
+
+if TYPE_CHECKING:
+    from emuvisor.devices.limits import Rate
 
 __all__ = [
     "add_guest_options",
@@ -25,13 +27,12 @@ __all__ = [
 
 DISK_FORM = (
     "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
-    "[,LIMIT=RATE[:BURST]]...[,shares=N]"
+    "[,LIMIT=RATE[:BURST[:ONCE]]]...[,shares=N]"
 )
 NIC_FORM = (
-    "NETWORK[,mac=MAC][,queues=N][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]...[,LIMIT=RATE[:BURST]]..."
+    "NETWORK[,mac=MAC][,queues=N][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]..."
+    "[,LIMIT=RATE[:BURST[:ONCE]]]..."
 )
-DISK_LIMITS = [f.name for f in fields(DiskLimits)]
-NIC_LIMITS = [f.name for f in fields(NicLimits)]
 SHARE_FORM = "FOLDER,TAG[,writable]"
 
 
@@ -43,8 +44,10 @@ def parse_size_option(text: str) -> int:
         raise ArgumentTypeError(str(error)) from None
 
 
-def _parse_rate(name: str, text: str) -> Rate:
+def _parse_rate(name: str, text: str) -> "Rate":
     """The limit `name`, such as 10M:64M."""
+    from emuvisor.devices.limits import Rate
+
     try:
         return Rate.parse(text)
     except UsageError as error:
@@ -53,6 +56,9 @@ def _parse_rate(name: str, text: str) -> Rate:
 
 def parse_disk(text: str) -> dict[str, Any]:
     """PATH and what is said of it, as the fields of a DiskConfig."""
+    from emuvisor.devices.limits import DiskLimits
+
+    limits = [field.name for field in fields(DiskLimits)]
     path, *options = text.split(",")
     disk: dict[str, Any] = {"path": Path(path)}
     for option in options:
@@ -67,7 +73,7 @@ def parse_disk(text: str) -> dict[str, Any]:
             disk[name] = value
         elif name in ("queues", "shares") and value.isdecimal():
             disk[name] = int(value)
-        elif name in DISK_LIMITS:
+        elif name in limits:
             disk[name] = _parse_rate(name, value)
         else:
             path = ""
@@ -78,6 +84,9 @@ def parse_disk(text: str) -> dict[str, Any]:
 
 def parse_nic(text: str) -> dict[str, Any]:
     """NETWORK and what is said of the card, as the fields of a NicConfig."""
+    from emuvisor.devices.limits import NicLimits
+
+    limits = [field.name for field in fields(NicLimits)]
     network, *options = text.split(",")
     nic: dict[str, Any] = {"network": network}
     forwards: list[str] = []
@@ -89,7 +98,7 @@ def parse_nic(text: str) -> dict[str, Any]:
             forwards.append(value)
         elif name == "queues" and value.isdecimal():
             nic["queues"] = int(value)
-        elif name in NIC_LIMITS:
+        elif name in limits:
             nic[name] = _parse_rate(name, value)
         else:
             network = ""
@@ -163,8 +172,15 @@ def _add_cpu_options(guest: argparse._ArgumentGroup) -> None:
         help="the pCPUs that may run it, such as 0,2-3 (default: all)",
     )
     guest.add_argument(
+        "--cpu-period",
+        type=parse_time,
+        dest="cpu_period_us",
+        metavar="TIME",
+        help="over which cap and reservation hold, such as 5ms (default: 20ms)",
+    )
+    guest.add_argument(
         "--cpu-latency",
-        type=parse_latency,
+        type=parse_time,
         dest="cpu_latency_us",
         metavar="TIME",
         help="how soon it wants to run when it can, and so how long it runs at a time, such as 500us "

@@ -142,7 +142,7 @@ def execute(args: argparse.Namespace) -> int:
 
             viewers.enter_context(memory_table(host, screen))
         viewers.enter_context(metrics(args, host, lambda text: print(f"emuvisor: {text}", file=sys.stderr)))
-        viewers.enter_context(autopilot(args, host))
+        viewers.enter_context(autopilot(args, host, guests))
         for network in networks(args.networks, guests):
             host.add_network(network)
 

@@ -15,14 +15,14 @@ __all__ = [
     "DEFAULT_SCHEDULER",
     "add_scheduler_options",
     "parse_affinity",
-    "parse_latency",
+    "parse_time",
     "recorded_schedule",
 ]
 
 DEFAULT_SCHEDULER = "proportional"
 MAX_AFFINITY = 1024
 """The highest number of a pCPU that is looked at; what a host has is checked later."""
-LATENCY_UNITS_US = {"us": 1, "ms": 1_000}
+TIME_UNITS_US = {"us": 1, "ms": 1_000}
 
 
 def parse_affinity(text: str) -> tuple[int, ...]:
@@ -39,12 +39,12 @@ def parse_affinity(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def parse_latency(text: str) -> int:
+def parse_time(text: str) -> int:
     """A time such as 500us or 2ms, in microseconds."""
     number, unit = text[:-2], text[-2:]
-    if unit not in LATENCY_UNITS_US or not number.isdecimal() or len(number) > 9:
+    if unit not in TIME_UNITS_US or not number.isdecimal() or len(number) > 9:
         raise ArgumentTypeError(f"{text!r} is not a time, such as 500us or 2ms")
-    return int(number) * LATENCY_UNITS_US[unit]
+    return int(number) * TIME_UNITS_US[unit]
 
 
 def add_scheduler_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def execute(args: argparse.Namespace) -> int:
 
             stack.enter_context(MemoryRecorder(host, args.memory_record))
         stack.enter_context(metrics(args, host, host.warn))  # shown, or printed, with the warnings
-        stack.enter_context(autopilot(args, host))
+        stack.enter_context(autopilot(args, host, guests))
         source.start()
         if args.json:
             _print_lines(host, source)
@@ -110,10 +111,8 @@ def _check_terminal() -> None:
     """Raises UsageError where there can be no dashboard."""
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the dashboard needs a terminal; --json prints the numbers")
-    try:
-        import textual  # noqa: F401  # before guests are made
-    except ImportError:
-        raise UsageError("the dashboard needs textual: pip install 'emuvisor[top]'") from None
+    if find_spec("textual") is None:
+        raise UsageError("the dashboard needs textual: pip install 'emuvisor[top]'")
 
 
 @contextmanager

@@ -26,5 +26,6 @@ def cpu_claim_of(config: GuestConfig) -> CpuClaim:
         reservation=config.cpu_reservation,
         limit=config.cpu_limit,
         affinity=None if config.cpu_affinity is None else frozenset(config.cpu_affinity),
+        period_us=config.cpu_period_us,
         latency_us=config.cpu_latency_us,
     )

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from emuvisor.devices.fair_share import MAX_SHARES
@@ -209,6 +210,7 @@ class Guest:
         reservation: float | None = None,
         limit: int | None = None,
         affinity: Collection[int] | None = None,
+        period_us: int | None = None,
         latency_us: int | None = None,
     ) -> None:
         """Change its claim to pCPUs while it runs; what is not named stays. A cap of 100, a limit of 0 and an empty
@@ -217,7 +219,12 @@ class Guest:
         Raises UsageError for impossible numbers, AdmissionError for a reservation that the host cannot promise.
         """
         claim = self.cpu_claim
-        numbers = {"weight": weight, "reservation": reservation, "latency_us": latency_us}
+        numbers = {
+            "weight": weight,
+            "reservation": reservation,
+            "period_us": period_us,
+            "latency_us": latency_us,
+        }
         changes: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
         if cap is not None:
             changes["cap"] = None if cap == WHOLE else cap
@@ -479,7 +486,7 @@ class Guest:
         """The hard disk with this number or name. Raises UsageError."""
         for number, drive in enumerate(self.machine.drives):
             if drive.kind == "disk" and drive.image is not None:
-                path = self.config.disks[number].path
+                path = Path(self.config.disks[number].path)
                 if disk in (number, drive.image.name, str(path), path.name):
                     return drive
         raise UsageError(f"guest {self.name!r} has no hard disk {disk!r}")

@@ -84,8 +84,8 @@ class Pcpus(Processors):
         for condition in self._wanted:
             condition.notify_all()
 
-    def links(self, name: str, ports: Sequence[Port]) -> Sequence[Link]:  # noqa: ARG002 - on other clocks it matters
-        """What the cards of guest `name` are plugged into, whose cables lead to `ports`."""
+    def links(self, _name: str, ports: Sequence[Port], /) -> Sequence[Link]:
+        """What the cards of a guest are plugged into: `ports` themselves."""
         return ports
 
     def remove(self, name: str) -> None:

@@ -98,7 +98,7 @@ class Processors(ABC):
     # ---- guests ----
 
     @abstractmethod
-    def links(self, name: str, ports: Sequence[Port]) -> Sequence[Link]:
+    def links(self, name: str, ports: Sequence[Port], /) -> Sequence[Link]:
         """What the cards of guest `name` are plugged into, whose cables lead to `ports`."""
 
     def admit(self, name: str, claim: CpuClaim) -> Entity:
@@ -158,9 +158,7 @@ class Processors(ABC):
         now = self.now_ns
         try:
             answer = self.scheduler.handle(now, event)
-        except (
-            Exception
-        ) as error:  # the policy, which may be anybody's, is broken, and what the scheduler knows with it
+        except Exception as error:  # the policy may be anybody's
             if isinstance(event, Added | Changed) and isinstance(error, AdmissionError | UsageError):
                 raise
             policy = self.scheduler.policy.name

@@ -117,7 +117,7 @@ class VirtualPcpus(Processors):
         self._closing = True
         self._wanted.notify_all()
 
-    def links(self, name: str, ports: Sequence[Port]) -> list[Link]:
+    def links(self, name: str, ports: Sequence[Port], /) -> list[Link]:
         """What the cards of guest `name` are plugged into, whose cables lead to `ports`."""
         return [self._frames.link(port, lambda: self._time_of(name)) for port in ports]
 

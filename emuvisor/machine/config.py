@@ -50,6 +50,7 @@ MAX_CPU_WEIGHT = 10_000
 MIN_CPU_CAP = 0.01
 MAX_CPU_LIMIT = TIB
 MIN_CPU_LATENCY_US, MAX_CPU_LATENCY_US = 100, 100_000
+MIN_CPU_PERIOD_US, MAX_CPU_PERIOD_US = 1_000, 1_000_000
 LAST_PCPU = 31
 MAX_TIMEOUT_S = 365 * 24 * 3600
 MAX_VIRTIO_DEVICES = 24
@@ -237,6 +238,7 @@ class GuestConfig:
     cpu_reservation: percent of a pCPU that it gets whenever it wants, 0 to 100 and at most the cap.
     cpu_limit: bytes of guest code a second that it never passes, 1 to 2 ** 40.
     cpu_affinity: numbers of the pCPUs that may run it, 0 to 31; None are all.
+    cpu_period_us: over which cap and reservation hold, 1,000 to 1,000,000.
     cpu_latency_us: how soon it wants to run when it can, which is how long it runs at a time; 100 to 100,000.
     cpu: the name of a CPU model; None is the default one.
     vcpus: processors, 1 to 8 (the isa board has 1). They take turns on one pCPU.
@@ -275,6 +277,7 @@ class GuestConfig:
     cpu_reservation: float = 0.0
     cpu_limit: int | None = None
     cpu_affinity: tuple[int, ...] | None = None
+    cpu_period_us: int = 20_000
     cpu_latency_us: int = 5_000
     cpu: str | None = None
     vcpus: int = 1
@@ -351,6 +354,7 @@ class GuestConfig:
                 raise ConfigError("cpu_affinity: there is no pCPU in it")
             for pcpu in self.cpu_affinity:
                 _check_range("cpu_affinity", pcpu, 0, LAST_PCPU)
+        _check_range("cpu_period_us", self.cpu_period_us, MIN_CPU_PERIOD_US, MAX_CPU_PERIOD_US)
         _check_range("cpu_latency_us", self.cpu_latency_us, MIN_CPU_LATENCY_US, MAX_CPU_LATENCY_US)
 
     def disk_bus(self, disk: DiskConfig) -> DiskBus:

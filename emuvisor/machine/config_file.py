@@ -109,6 +109,7 @@ def from_mapping(data: Mapping[str, Any], source: str, folder: Path | None = Non
                 "cpu_reservation": table.number("cpu_reservation"),
                 "cpu_limit": table.size("cpu_limit"),
                 "cpu_affinity": tuple(table.integers("cpu_affinity")),
+                "cpu_period_us": table.integer("cpu_period_us"),
                 "cpu_latency_us": table.integer("cpu_latency_us"),
                 "cpu": table.text("cpu"),
                 "vcpus": table.integer("vcpus"),

@@ -16,9 +16,9 @@ autopilot.py    Autopilot: looks, plans, carries it out, and takes it back
 """
 
 from emuvisor.host.autopilot.autopilot import Autopilot
-from emuvisor.host.autopilot.constraints import Constraints
+from emuvisor.host.autopilot.constraints import Bounds, Constraints
 from emuvisor.host.autopilot.log import Entry
 from emuvisor.host.autopilot.moves import Knob
-from emuvisor.host.autopilot.objective import Objective
+from emuvisor.host.autopilot.objective import Goal, Objective
 
-__all__ = ["Autopilot", "Constraints", "Entry", "Knob", "Objective"]
+__all__ = ["Autopilot", "Bounds", "Constraints", "Entry", "Goal", "Knob", "Objective"]

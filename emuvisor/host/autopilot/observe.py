@@ -132,11 +132,9 @@ def _of_device(
     knob: Knob, number: int, pool: str, limits: Limits, numbers: Mapping[str, Any]
 ) -> Iterator[RateCounter]:
     throttled = numbers["latency"]["throttled"]
-    waited_ns = (
-        throttled["count"] * throttled["mean_ns"]
-    )  # of what comes in, nothing waits for long: it is dropped
+    waited_ns = throttled["count"] * throttled["mean_ns"]
     for name, keys in DONE.items():
         rate: Rate | None = getattr(limits, name, None)
         if rate is not None:
-            waited = 0 if name.startswith("in_") else waited_ns
+            waited = 0 if name.startswith("in_") else waited_ns  # what comes in does not wait: it is dropped
             yield RateCounter(knob, number, name, pool, rate, sum(numbers[key] for key in keys), waited)

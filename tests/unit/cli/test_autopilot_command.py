@@ -49,6 +49,13 @@ def test_json(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (entry["number"], entry["kind"], entry["after"]) == (2, "taken back", "100")
 
 
+def test_no_changes(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, str(log), "--guest", "wbe") == "no changes of 'wbe'\n"
+    log.write_text("")
+    assert shown(capsys, str(log)) == "no changes\n"
+    assert shown(capsys, str(log), "--json") == "[]\n"
+
+
 def test_what_is_no_log(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log.write_bytes(encode(ENTRIES[0]).encode() + b"\n\xff\n")
     assert shown(capsys, str(log), code=2) == f"emuvisor: error: {log}: line 2: is not JSON\n"

@@ -67,17 +67,17 @@ def test_what_is_a_bug_shows_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
          "PATH@ADDRESS[,MODE], such as guest.bin@0x8000,real16"),
         (["run", "--disk", ",readonly"], "emuvisor run: error: argument --disk: ',readonly' is not "
          "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
-         "[,LIMIT=RATE[:BURST]]...[,shares=N]"),
+         "[,LIMIT=RATE[:BURST[:ONCE]]]...[,shares=N]"),
         (["run", "--disk", "a.img,sideways"], "emuvisor run: error: argument --disk: 'a.img,sideways' is not "
          "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
-         "[,LIMIT=RATE[:BURST]]...[,shares=N]"),
+         "[,LIMIT=RATE[:BURST[:ONCE]]]...[,shares=N]"),
         (["run", "--disk", "a.img,read_bytes=fast"], "emuvisor run: error: argument --disk: read_bytes: "
          "'fast' is not RATE[:BURST[:ONCE]], such as 10M:64M: 'fast' is not a size; write a whole number with K, M, G "
          "or T, such as 256M"),
         (["run", "--nic", "lab,in_packets=0"], "emuvisor run: error: argument --nic: in_packets: '0' is not "
          "RATE[:BURST[:ONCE]], such as 10M:64M: a rate of 0; 1 to 1125899906842624 is allowed"),
         (["run", "--nic", "lab,speed=1"], "emuvisor run: error: argument --nic: 'lab,speed=1' is not "
-         "NETWORK[,mac=MAC][,queues=N][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]...[,LIMIT=RATE[:BURST]]..."),
+         "NETWORK[,mac=MAC][,queues=N][,forward=PROTOCOL:[ADDRESS:]PORT:GUEST-PORT]...[,LIMIT=RATE[:BURST[:ONCE]]]..."),
         (["run", "--share", "folder"], "emuvisor run: error: argument --share: 'folder' is not "
          "FOLDER,TAG[,writable]"),
         (["run", "--share", "folder,tag,open"], "emuvisor run: error: argument --share: 'folder,tag,open' is not "

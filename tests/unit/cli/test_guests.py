@@ -223,7 +223,7 @@ def test_the_pool_holds_all_guests_as_far_as_a_pool_goes() -> None:
 
 def test_a_claim_to_pcpus(tmp_path: Path) -> None:
     options = ["--cpu-weight", "300", "--cpu-cap", "50", "--cpu-reservation", "12.5", "--cpu-limit", "100M"]
-    options += ["--cpu-affinity", "0,2-3", "--cpu-latency", "2ms"]
+    options += ["--cpu-affinity", "0,2-3", "--cpu-period", "5ms", "--cpu-latency", "2ms"]
     (config,) = configs("--kernel", "vmlinuz", *options)
     assert config == GuestConfig(
         kernel=KernelConfig(Path("vmlinuz")),
@@ -232,6 +232,7 @@ def test_a_claim_to_pcpus(tmp_path: Path) -> None:
         cpu_reservation=12.5,
         cpu_limit=100 * MIB,
         cpu_affinity=(0, 2, 3),
+        cpu_period_us=5000,
         cpu_latency_us=2000,
     )
     file = tmp_path / "guest.toml"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from emuvisor.cli import main
-from emuvisor.cli.scheduler_options import parse_affinity, parse_latency, recorded_schedule
+from emuvisor.cli.scheduler_options import parse_affinity, parse_time, recorded_schedule
 from emuvisor.errors import UsageError
 from emuvisor.host.scheduler import policies, recording
 from emuvisor.host.scheduler.claim import CpuClaim
@@ -52,10 +52,10 @@ def test_affinities_to_nothing(text: str, part: str) -> None:
 
 
 def test_latencies() -> None:
-    assert (parse_latency("500us"), parse_latency("2ms")) == (500, 2000)
+    assert (parse_time("500us"), parse_time("2ms")) == (500, 2000)
     for text in ("", "ms", "2", "2s", "1.5ms", "-1us", "2 ms", "1" * 10 + "us"):
         with pytest.raises(ArgumentTypeError) as error:
-            parse_latency(text)
+            parse_time(text)
         assert str(error.value) == f"{text!r} is not a time, such as 500us or 2ms"
 
 
@@ -126,6 +126,7 @@ def test_claims_that_a_host_cannot_keep(program: Program, capsys: Capture) -> No
         (["--cpu-cap", "nan"], "cpu_cap: nan is outside 0.01 to 100"),
         (["--cpu-reservation", "101"], "cpu_reservation: 101.0 is outside 0 to 100"),
         (["--cpu-limit", "0"], "cpu_limit: 0 is outside 1 to 1099511627776"),
+        (["--cpu-period", "999us"], "cpu_period_us: 999 is outside 1000 to 1000000"),
         (["--cpu-latency", "1us"], "cpu_latency_us: 1 is outside 100 to 100000"),
     ):
         assert main(run(program("hello"), *options)) == 2

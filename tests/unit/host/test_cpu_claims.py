@@ -22,7 +22,14 @@ WHOLE = st.integers() | st.integers(0, 20_000) | st.sampled_from([10**400, 1 << 
 PERCENT = st.floats() | st.floats(0, 100) | st.integers(-1, 101) | st.sampled_from([0.01, 0.00999])
 VALUES = st.fixed_dictionaries(
     {},
-    optional={"weight": WHOLE, "cap": PERCENT, "reservation": PERCENT, "limit": WHOLE, "latency_us": WHOLE},
+    optional={
+        "weight": WHOLE,
+        "cap": PERCENT,
+        "reservation": PERCENT,
+        "period_us": WHOLE,
+        "limit": WHOLE,
+        "latency_us": WHOLE,
+    },
 )
 
 
@@ -52,6 +59,7 @@ def test_the_claim_comes_from_the_configuration() -> None:
             "cpu_reservation": 20,
             "cpu_limit": "1M",
             "cpu_affinity": [1, 0, 1],
+            "cpu_period_us": 1_000_000,
             "cpu_latency_us": 100_000,
         },
         "test",
@@ -62,6 +70,7 @@ def test_the_claim_comes_from_the_configuration() -> None:
         reservation=20,
         limit=MIB,
         affinity=frozenset({0, 1}),
+        period_us=1_000_000,
         latency_us=100_000,
     )
     assert cpu_claim_of(from_mapping(FLAT, "test")) == CpuClaim()
@@ -85,15 +94,23 @@ def test_every_pcpu_that_a_host_may_have_can_be_named() -> None:
 
 
 def test_a_claim_is_changed_while_the_guest_is_there(guest: Guest) -> None:
-    guest.set_cpu(weight=7, cap=40, reservation=10, limit=5 * MIB, affinity=[1], latency_us=200)
+    guest.set_cpu(
+        weight=7, cap=40, reservation=10, limit=5 * MIB, affinity=[1], period_us=5000, latency_us=200
+    )
     everything = CpuClaim(
-        weight=7, cap=40, reservation=10, limit=5 * MIB, affinity=frozenset({1}), latency_us=200
+        weight=7,
+        cap=40,
+        reservation=10,
+        period_us=5000,
+        limit=5 * MIB,
+        affinity=frozenset({1}),
+        latency_us=200,
     )
     assert guest.cpu_claim == everything
     guest.set_cpu()
     assert guest.cpu_claim == everything
     guest.set_cpu(cap=100, limit=0, affinity=())
-    assert guest.cpu_claim == CpuClaim(weight=7, reservation=10, latency_us=200)
+    assert guest.cpu_claim == CpuClaim(weight=7, reservation=10, period_us=5000, latency_us=200)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +122,8 @@ def test_a_claim_is_changed_while_the_guest_is_there(guest: Guest) -> None:
         ({"reservation": 30, "cap": 20}, "a reservation of 30 % is more than the cap of 20 %"),
         ({"limit": -1}, "a limit of -1 bytes of code a second is impossible; it is 1 to 1099511627776"),
         ({"affinity": [2]}, "guest 'a': an affinity to pCPU 2 is impossible; the host has pCPUs 0 to 1"),
+        ({"affinity": "a"}, "an affinity to pCPU 'a' is impossible; it is a number"),
+        ({"period_us": 999}, "period_us 999 is impossible; it is 1,000 to 1,000,000"),
         ({"latency_us": 1}, "latency_us 1 is impossible; it is 100 to 100,000"),
     ],
 )

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from emuvisor.devices.fair_share import Flow
 from emuvisor.devices.limits import DiskLimits, NicLimits, Rate
 from emuvisor.devices.storage.rawdisk import create_raw
 from emuvisor.errors import ConfigError, UsageError
 from emuvisor.host import Guest, Host
+from emuvisor.machine.choices import ClockMode
 from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig, NicConfig
 from emuvisor.machine.config_file import from_mapping
 from emuvisor.units import MIB
@@ -21,7 +24,7 @@ def host() -> Iterator[Host]:
         yield host
 
 
-def make(host: Host, folder: Path, name: str = "a", clock: str = "host", **disk: object) -> Guest:
+def make(host: Host, folder: Path, name: str = "a", clock: ClockMode = "host", **disk: Any) -> Guest:
     (folder / "halt.bin").write_bytes(b"\xf4")
     for image in ("ide.img", "virtio.img"):
         create_raw(folder / f"{name}-{image}", MIB)
@@ -29,11 +32,11 @@ def make(host: Host, folder: Path, name: str = "a", clock: str = "host", **disk:
         GuestConfig(
             name=name,
             memory=4 * MIB,
-            clock=clock,  # type: ignore[arg-type]
+            clock=clock,
             flat=FlatConfig(folder / "halt.bin", 0x8000),
             disks=(
                 DiskConfig(folder / f"{name}-ide.img"),
-                DiskConfig(folder / f"{name}-virtio.img", bus="virtio", **disk),  # type: ignore[arg-type]
+                DiskConfig(folder / f"{name}-virtio.img", bus="virtio", **disk),
             ),
         )
     )
@@ -99,7 +102,7 @@ def test_guests_divide_a_backend(host: Host, tmp_path: Path) -> None:
 
     def flows(guest: Guest) -> list[int]:
         shares = [drive.meter.throttle.share for drive in guest.machine.drives]
-        return [flow.shares for flow in shares if flow is not None]  # type: ignore[attr-defined]
+        return [flow.shares for flow in shares if isinstance(flow, Flow)]
 
     assert (flows(first), flows(virtual), flows(second)) == ([1000, 500], [], [1000, 1000])
     first.set_disk_shares(1, 9)

@@ -1,13 +1,13 @@
 """The pCPU threads with guests that only do what a test tells them: what they run, when they look at the time, and
 that nothing that a guest, a policy or an operator does loses a guest or a thread."""
 
-import re
 import threading
 import time
 from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
+from pcpu_rig import IDLE, MS, PATIENCE_S, RUNNABLE, Broken, FakeGuest, Latest, PcpuRig, refused
 
 from emuvisor.cpu.models import DEFAULT_MODEL
 from emuvisor.errors import AdmissionError, HostError, UsageError
@@ -16,36 +16,10 @@ from emuvisor.host import processors
 from emuvisor.host.pcpus import Pcpus
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.instructions import Left, Slept, Timer, Woke
-from emuvisor.host.scheduler.policy import Policy
 from emuvisor.machine.machine import Activity, Readiness
 
-PATIENCE_S = 30
-RUNNABLE = Activity(Readiness.RUNNABLE)
-IDLE = Activity(Readiness.IDLE)
-MS = 1_000_000
 HOUR = 3_600_000 * MS
 UNTIL_STOPPED = "runs until it is stopped"
-
-
-class Latest(Policy):
-    """Who came last is first, and takes the pCPU away from who was there."""
-
-    name = "latest"
-
-    def key(self, entity):
-        return -entity.queued_ns
-
-
-class Broken(Policy):
-    """Raises an exception when its time has come."""
-
-    name = "broken"
-    fails = False
-
-    def key(self, entity):
-        if self.fails:
-            raise KeyError(entity.name)
-        return entity.queued_ns
 
 
 class FakeMachine:
@@ -87,45 +61,24 @@ class FakeMachine:
         return [budget for _, _, budget in self.runs]
 
 
-class FakeGuest:
+class NappingGuest(FakeGuest):
     def __init__(self, name, machine):
-        self.name = name
-        self.machine = machine
-        self.on_pcpu = False
-        self.leaving = 0
-        self.cpu_ns = self.slices = 0
-        self.failure = ""
+        super().__init__(name, machine)
         self.naps = 0
 
-    def __repr__(self):
-        return self.name
 
+class Rig(PcpuRig):
+    """Pcpus. `told` says by which thread, too."""
 
-class Rig:
-    """Pcpus, and what the host is to them. `told` is what the scheduler was told, and by which thread."""
+    Guest = NappingGuest
 
     def __init__(self, count, policy, **options):
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
-        self.failures = []
-        self.pcpus = Pcpus(
-            count,
-            policy,
-            pool="the pool",
-            lock=self.lock,
-            changed=self.changed,
-            put_back=self.put_back,
-            failed=self.failures.append,
-            **{"slice_work": None} | options,
-        )
-        self.told = []
-        self.pcpus.listeners.append(
-            lambda _now, event, _answer: self.told.append((threading.current_thread().name, event))
-        )
+        super().__init__(Pcpus, count, policy, **options)
 
-    def put_back(self, guest, activity, failure):
-        guest.failure = failure
-        self.changed.notify_all()  # for `until`
+    def listen(self, _now_ns, event, _answer):
+        self.told.append((threading.current_thread().name, event))
+
+    def goes_on(self, guest, activity):
         if activity is None or guest.leaving:
             return False
         if activity.readiness is Readiness.IDLE:
@@ -135,19 +88,10 @@ class Rig:
         return True
 
     def guest(self, name, *plan, **claim):
-        guest = FakeGuest(name, FakeMachine())
+        machine = FakeMachine()
         for step in plan:
-            guest.machine.plan.put(step)
-        with self.lock:
-            guest.entity = self.pcpus.admit(name, CpuClaim(**claim))
-            self.pcpus.add(guest)
-        return guest
-
-    def queue(self, *guests):
-        """In this order, before any of them runs."""
-        with self.lock:
-            for guest in guests:
-                self.pcpus.queue(guest)
+            machine.plan.put(step)
+        return self.add(name, machine, **claim)
 
     def take_off(self, guest):
         with self.lock:
@@ -160,10 +104,6 @@ class Rig:
             with self.lock:
                 waiting = all(condition._waiters for condition in self.pcpus._wanted)
 
-    def until(self, condition):
-        with self.lock:
-            assert self.changed.wait_for(condition, PATIENCE_S)
-
     def tellers(self, kind, name=""):
         """The threads that told the scheduler of an event of that kind, about that guest."""
         return [
@@ -171,14 +111,6 @@ class Rig:
             for thread, event in self.told
             if isinstance(event, kind) and (not name or event.name == name)
         ]
-
-    def close(self):
-        with self.lock:
-            self.pcpus.end()
-            for guest in self.pcpus._on:
-                if guest is not None:
-                    guest.machine.stop()
-        self.pcpus.join()
 
 
 @pytest.fixture
@@ -189,7 +121,7 @@ def make(monkeypatch):
     rigs = []
 
     def make(count=1, policy=None, *, start=True, **options):
-        rig = Rig(count, policy or Policy(), **options)
+        rig = Rig(count, policy, **options)
         rigs.append(rig)
         if start:
             rig.pcpus.start()
@@ -198,7 +130,6 @@ def make(monkeypatch):
     yield make
     for rig in rigs:
         rig.close()
-        assert not any(thread.is_alive() for thread in rig.pcpus._threads)
 
 
 # ---- running ----
@@ -550,31 +481,25 @@ def test_another_claim(make):
 FAILURE = "scheduling policy 'broken' failed: KeyError: 'g'"
 
 
-def refused():
-    return pytest.raises(HostError, match=f"^{re.escape(FAILURE)}$")
-
-
 def test_a_policy_that_fails_in_a_pcpu_thread(make):
-    rig = make(2, Broken())
+    policy = Broken()
+    rig = make(2, policy)
     guest = rig.guest("g", UNTIL_STOPPED, affinity=frozenset({0}))
     other = rig.guest("other", UNTIL_STOPPED, affinity=frozenset({1}))
     rig.queue(guest, other)
     guest.machine.began.acquire()
     other.machine.began.acquire()
-    Broken.fails = True
-    try:
-        guest.machine.stop()
-        rig.until(lambda: rig.failures and other.slices)  # which is stopped, too
-    finally:
-        Broken.fails = False
+    policy.fails = True
+    guest.machine.stop()
+    rig.until(lambda: rig.failures and other.slices)  # which is stopped, too
     assert rig.failures == [FAILURE]
     assert (guest.slices, other.slices) == (1, 1)
     with rig.lock:
-        with refused():
+        with refused(FAILURE):
             rig.pcpus.start()
-        with refused():
+        with refused(FAILURE):
             rig.pcpus.admit("h", CpuClaim())
-        with refused():
+        with refused(FAILURE):
             rig.pcpus.change(guest, CpuClaim(weight=5))
         rig.pcpus.queue(guest)
         rig.pcpus.take_off(guest)
@@ -583,13 +508,11 @@ def test_a_policy_that_fails_in_a_pcpu_thread(make):
 
 
 def test_a_policy_that_fails_in_somebodys_call(make):
-    rig = make(policy=Broken())
+    policy = Broken()
+    rig = make(policy=policy)
     guest = rig.guest("g")
-    Broken.fails = True
-    try:
-        rig.queue(guest)
-    finally:
-        Broken.fails = False
+    policy.fails = True
+    rig.queue(guest)
     assert rig.failures == [FAILURE]
     assert rig.tellers(Slept) == []
     rig.take_off(guest)

@@ -1,24 +1,19 @@
 """Virtual pCPUs with guests that only do what a test tells them: at which virtual time what happens."""
 
-import re
 import threading
 from types import SimpleNamespace
 
 import pytest
+from pcpu_rig import IDLE, MS, PATIENCE_S, RUNNABLE, Broken, FakeGuest, Latest, PcpuRig, refused
 
 from emuvisor.cpu.models import DEFAULT_MODEL
 from emuvisor.errors import AdmissionError, HostError
 from emuvisor.host import processors
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.instructions import Left, Preempt, Run, Timer, Woke
-from emuvisor.host.scheduler.policy import Policy
 from emuvisor.host.virtual_pcpus import LANES, QUANTUM_NS, VirtualPcpus
 from emuvisor.machine.machine import Activity, Readiness
 
-PATIENCE_S = 30
-MS = 1_000_000
-RUNNABLE = Activity(Readiness.RUNNABLE)
-IDLE = Activity(Readiness.IDLE)
 STARVED = Activity(Readiness.STARVED)
 ENDED = Activity(Readiness.ENDED)
 FOREVER = 1 << 60
@@ -28,25 +23,6 @@ OVERSHOOT = 13
 
 def idle(ns):
     return Activity(Readiness.IDLE, ns)
-
-
-class Latest(Policy):
-    """Who came last is first, and takes the pCPU away from who was there."""
-
-    name = "latest"
-
-    def key(self, entity):
-        return -entity.queued_ns
-
-
-class Broken(Policy):
-    name = "broken"
-    fails = False
-
-    def key(self, entity):
-        if self.fails:
-            raise KeyError(entity.name)
-        return entity.queued_ns
 
 
 class FakeMachine:
@@ -104,46 +80,27 @@ class FakeMachine:
         self.vcpus.work += done
 
 
-class FakeGuest:
+class StarvingGuest(FakeGuest):
     def __init__(self, name, machine):
-        self.name = name
-        self.machine = machine
-        self.on_pcpu = False
-        self.leaving = 0
-        self.cpu_ns = self.slices = 0
-        self.failure = ""
+        super().__init__(name, machine)
         self.starves = False
         self.on_end = None
 
 
-class Rig:
-    """VirtualPcpus, and what the host is to them. `told` is what the scheduler was told, and when."""
+class Rig(PcpuRig):
+    """VirtualPcpus; `answers` is what the scheduler said, and when."""
+
+    Guest = StarvingGuest
 
     def __init__(self, threads=2, policy=None, **options):
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
-        self.failures = []
-        self.pcpus = VirtualPcpus(
-            threads,
-            policy or Policy(),
-            pool="the pool",
-            lock=self.lock,
-            changed=self.changed,
-            put_back=self.put_back,
-            failed=self.failures.append,
-            **{"slice_work": None} | options,
-        )
-        self.told = []
         self.answers = []
-        self.pcpus.listeners.append(self.listen)
+        super().__init__(VirtualPcpus, threads, policy, **options)
 
     def listen(self, now_ns, event, answer):
-        self.told.append((now_ns, event))
+        super().listen(now_ns, event, answer)
         self.answers += [(now_ns, instruction) for instruction in answer]
 
-    def put_back(self, guest, activity, failure):
-        self.changed.notify_all()  # for `until`
-        guest.failure = failure
+    def goes_on(self, guest, activity):
         if activity is STARVED:
             guest.starves = True
         elif activity is None or activity.readiness is Readiness.ENDED:
@@ -156,21 +113,12 @@ class Rig:
         return False
 
     def guest(self, name, *plan, **claim):
-        guest = FakeGuest(name, FakeMachine(plan))
-        with self.lock:
-            guest.entity = self.pcpus.admit(name, CpuClaim(**claim))
-            self.pcpus.add(guest)
-        return guest
+        return self.add(name, FakeMachine(plan), **claim)
 
     def go(self, *guests):
         with self.lock:
             self.pcpus.start()
-            for guest in guests:
-                self.pcpus.queue(guest)
-
-    def until(self, condition):
-        with self.lock:
-            assert self.changed.wait_for(condition, PATIENCE_S), self.told
+            self.queue(*guests)
 
     def left(self, name):
         """When it left a lane, how long it had been there, and with how much work."""
@@ -188,15 +136,7 @@ def rig(monkeypatch):
     monkeypatch.setattr(processors, "Pcpu", lambda *_args: "an engine")
     yield make
     for each in made:
-        with each.lock:
-            each.pcpus.end()
-            for guest in list(each.pcpus._guests.values()):
-                guest.machine.stop()
-        each.pcpus.join()
-
-
-def refused(text):
-    return pytest.raises(HostError, match=f"^{re.escape(text)}$")
+        each.close()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 9])

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from smp_rig import Build, build_machine
@@ -25,11 +26,11 @@ def pool() -> Iterator[FramePool]:
 @pytest.fixture
 def build(pool: FramePool, tmp_path: Path) -> Iterator[Build]:
     """build(first, second, handler="", **fields of the configuration): see `smp_rig.build_machine`."""
-    machines = []
+    machines: list[Machine] = []
 
-    def build(first: str, second: str, handler: str = "", **fields: object) -> Machine:
+    def build(first: str, second: str, handler: str = "", **fields: Any) -> Machine:
         path = tmp_path / f"guest{len(machines)}.bin"
-        machines.append(build_machine(pool, path, first, second, handler, **fields))  # type: ignore[arg-type]
+        machines.append(build_machine(pool, path, first, second, handler, **fields))
         return machines[-1]
 
     yield build

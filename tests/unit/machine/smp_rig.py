@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import keystone
 
@@ -41,14 +42,15 @@ def build_machine(
     handler: str = "",
     *,
     turn: int = 0,
-    **fields: object,
+    **fields: Any,
 ) -> Machine:
     """A machine whose first processor runs `first` (32 bits), and whose others, when they are started, run `second`
     (16 bits); its image is written to `path`."""
     image = asm(first, 32, FIRST).ljust(SECOND - FIRST, b"\0") + asm(second, 16, SECOND).ljust(0x100, b"\0")
     path.write_bytes(image + (asm(handler, 16, SECOND + 0x100) if handler else b""))
     flat = FlatConfig(path, FIRST, "protected32")
-    config = GuestConfig(**{"memory": MIB, "flat": flat, "vcpus": 2, **fields})  # type: ignore[arg-type]
+    usual: dict[str, Any] = {"memory": MIB, "vcpus": 2}
+    config = GuestConfig(flat=flat, **(usual | fields))
     machine = Machine(config, pool, turn=turn) if turn else Machine(config, pool)
     machine.boot()
     return machine

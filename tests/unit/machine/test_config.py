@@ -45,6 +45,7 @@ def test_everything_from_toml(tmp_path):
         cpu_reservation = 12.5
         cpu_limit = "100M"
         cpu_affinity = [0, 2]
+        cpu_period_us = 10_000
         cpu_latency_us = 500
         option_roms = ["net.rom"]
         devices = ["my:Lamp"]
@@ -97,6 +98,7 @@ def test_everything_from_toml(tmp_path):
         cpu_reservation=12.5,
         cpu_limit=100 << 20,
         cpu_affinity=(0, 2),
+        cpu_period_us=10_000,
         cpu_latency_us=500,
         cpu="base",
         vcpus=1,
@@ -175,6 +177,7 @@ def test_other_boot_sources():
         ({**KERNEL, "cpu_affinity": [0, 32]}, "cpu_affinity: 32 is outside 0 to 31"),
         ({**KERNEL, "cpu_affinity": [True]}, "cpu_affinity: True is not a whole number"),
         ({**KERNEL, "cpu_affinity": 1}, "cpu_affinity: 1 is not a list of whole numbers"),
+        ({**KERNEL, "cpu_period_us": 1_000_001}, "cpu_period_us: 1000001 is outside 1000 to 1000000"),
         ({**KERNEL, "cpu_latency_us": 99}, "cpu_latency_us: 99 is outside 100 to 100000"),
         ({**KERNEL, "vcpus": 9}, "vcpus: 9 is outside 1 to 8"),
         ({**KERNEL, "board": "isa", "vcpus": 2}, "vcpus: the isa board has one processor, not 2"),

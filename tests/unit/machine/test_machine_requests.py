@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import keystone
 import pytest
@@ -95,22 +96,14 @@ def asm(source: str, mode: FlatMode, at: int = ADDRESS) -> bytes:
 
 
 @pytest.fixture
-def pool() -> Iterator[FramePool]:
-    pool = FramePool(4 * MIB)
-    yield pool
-    assert pool.used == 0, "close gives everything back"
-
-
-@pytest.fixture
 def build(pool: FramePool, tmp_path: Path) -> Iterator[Build]:
-    machines = []
+    machines: list[Machine] = []
 
-    def build(source: str, mode: FlatMode = "real16", **fields: object) -> Machine:
+    def build(source: str, mode: FlatMode = "real16", **fields: Any) -> Machine:
         path = tmp_path / "guest.bin"
         path.write_bytes(asm(source, mode))
         flat = FlatConfig(path, ADDRESS, mode)
-        config = GuestConfig(**{"memory": MIB, "flat": flat, **fields})  # type: ignore[arg-type]
-        machines.append(Machine(config, pool))
+        machines.append(Machine(GuestConfig(memory=MIB, flat=flat, **fields), pool))
         machines[-1].boot()
         return machines[-1]
 

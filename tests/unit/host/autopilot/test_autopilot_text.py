@@ -6,7 +6,7 @@ from autopilot_guests import fake_guest, guest, view
 from emuvisor.devices.limits import Rate
 from emuvisor.errors import UsageError
 from emuvisor.host.autopilot.constraints import Bounds, Constraints
-from emuvisor.host.autopilot.moves import Knob, Move, Target, as_text, set_value
+from emuvisor.host.autopilot.moves import Knob, Move, Target, Value, as_text, set_value
 from emuvisor.host.autopilot.objective import Goal, Objective
 from emuvisor.units import MIB
 
@@ -108,11 +108,11 @@ def test_how_far_a_knob_may_go() -> None:
         (Knob.MEMORY_SHARES, 1500, "1500"),
     ],
 )
-def test_values_are_read_and_set(knob: Knob, value: object, text: str) -> None:
+def test_values_are_read_and_set(knob: Knob, value: Value, text: str) -> None:
     target = Target("a", knob)
-    assert as_text(target, value) == text  # type: ignore[arg-type]
+    assert as_text(target, value) == text
     fake = fake_guest("a", affinity=frozenset({0}))
-    set_value(fake, target, value, 64 * MIB)  # type: ignore[arg-type]
+    set_value(fake, target, value, 64 * MIB)
     after = fake.counters
     found = {
         Knob.WEIGHT: after.cpu.weight,
