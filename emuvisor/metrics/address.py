@@ -5,6 +5,7 @@ import socket
 from dataclasses import dataclass
 
 from emuvisor.errors import HostError, UsageError
+from emuvisor.serving import listen_tcp
 
 __all__ = ["Address", "listen", "parse_address"]
 
@@ -39,18 +40,7 @@ def parse_address(text: str) -> Address:
 def listen(address: Address) -> tuple[socket.socket, Address]:
     """A listening socket, and the address that it got. Raises HostError."""
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except (OSError, UnicodeError) as error:  # a name that IDNA cannot have
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise HostError(f"metrics cannot be served on {address}: {reason}") from None
+        listener = listen_tcp(address.host, address.port, BACKLOG)
+    except OSError as error:
+        raise HostError(f"metrics cannot be served on {address}: {error.strerror or error}") from None
     return listener, Address(address.host, listener.getsockname()[1])

@@ -140,7 +140,11 @@ def _processor(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
     throttled = _Family(
         "emuvisor_guest_throttled_seconds_total", "counter", "Time that its cap or limit kept it off."
     )
-    stolen = _Family("emuvisor_guest_stolen_seconds_total", "counter", "Steal time that the guest was told.")
+    stolen = _Family(
+        "emuvisor_guest_stolen_seconds_total",
+        "counter",
+        "Ready and throttled time, which a guest on the host's clock is told as steal time.",
+    )
     code = _Family("emuvisor_guest_code_bytes_total", "counter", "Bytes of guest code executed.")
     clock = _Family("emuvisor_guest_clock_seconds", "gauge", "Time on the guest's own clock.")
     slices = _Family("emuvisor_guest_slices_total", "counter", "How often the guest was given a pCPU.")

@@ -20,7 +20,7 @@ VM_EXITS = ("port_read", "port_write", "mmio_read", "mmio_write", "cpuid", "halt
 
 @dataclass(frozen=True, slots=True)
 class CpuRates:
-    """Percent of one pCPU, as CpuTimes has them; 0 to 100, except `stolen`, which the guest may be told late."""
+    """Percent of one pCPU, as CpuTimes has them; 0 to 100, except `stolen`, which is the sum of two."""
 
     used: float = 0.0
     ready: float = 0.0

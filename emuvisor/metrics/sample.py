@@ -24,7 +24,7 @@ class CpuTimes:
     throttled: int
     """It could have run, and its cap or limit forbade it."""
     stolen: int
-    """What of its waiting the guest itself was told as steal time."""
+    """Both of these: what a guest on the host's clock is told as steal time."""
 
     @classmethod
     def of(cls, statistics: GuestStatistics) -> "CpuTimes":

@@ -1,18 +1,16 @@
 """The Prometheus endpoint: `GET /metrics` over HTTP."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from emuvisor.errors import EmuvisorError
 from emuvisor.metrics.address import listen, parse_address
 from emuvisor.metrics.exposition import exposition
 from emuvisor.metrics.http import HEAD_END, MAX_HEAD, PATH, answer, response
 from emuvisor.metrics.sample import HostSample
+from emuvisor.serving import BackgroundServer
 
 __all__ = ["MetricsServer"]
 
@@ -24,7 +22,7 @@ FRESH_S = 0.25
 """For how long a page is given out again: whoever asks all the time must not keep the host busy."""
 
 
-class MetricsServer:
+class MetricsServer(BackgroundServer):
     """Serves what `sample` returns on `address` ("127.0.0.1:9100", ":9100") from a thread of its own.
 
     It has to be closed. `clock` says the time in seconds. Raises UsageError for what is no address, HostError where it
@@ -45,11 +43,7 @@ class MetricsServer:
         self._page = ""
         self._page_at = float("-inf")
         self._listener, self._address = listen(parse_address(address))
-        self._clients: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._closing = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name=f"metrics {self._address}", daemon=True)
-        self._thread.start()
+        super().__init__(f"metrics {self._address}")
 
     @property
     def url(self) -> str:
@@ -61,31 +55,8 @@ class MetricsServer:
         """The TCP port that it got."""
         return self._address.port
 
-    def close(self) -> None:
-        """Drop all clients and stop listening."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._closing.set)
-            self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, sock=self._listener, limit=MAX_HEAD)
-        await self._closing.wait()
-        server.close()
-        for client in self._clients:
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._connected, sock=self._listener, limit=MAX_HEAD)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emuvisor.errors import HostError, UsageError
+from emuvisor.serving import listen_tcp
 
 __all__ = ["Address", "listen", "parse_address"]
 
@@ -64,17 +65,7 @@ def listen(address: Address) -> tuple[socket.socket, Address]:
     try:
         if address.path is not None:
             return _listen_unix(address.path), address
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
+        listener = listen_tcp(address.host, address.port, BACKLOG)
         return listener, Address(address.host, listener.getsockname()[1])
     except OSError as error:
         raise HostError(f"VNC cannot listen on {address}: {error.strerror or error}") from None

@@ -6,13 +6,11 @@ dropped.
 """
 
 import asyncio
-import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from emuvisor.devices.display.screen import Screen
 from emuvisor.errors import EmuvisorError, UsageError
+from emuvisor.serving import BackgroundServer
 from emuvisor.vnc.address import listen, parse_address
 from emuvisor.vnc.frames import Frames
 from emuvisor.vnc.rfb import ProtocolError
@@ -28,7 +26,7 @@ SESSION_ENDS = (ProtocolError, EmuvisorError, OSError, EOFError, asyncio.Cancell
 """How sessions end; a time-out is an OSError, a viewer that hangs up an EOFError, and `close` cancels."""
 
 
-class VncServer:
+class VncServer(BackgroundServer):
     """Serves a screen at `address` from the moment it is made until `close`; also a context manager.
 
     `address` is "127.0.0.1:5901", ":1" (display 1 on loopback), "[::1]:5901" or "unix:/path" (for its owner alone).
@@ -52,11 +50,7 @@ class VncServer:
         self._password = None if password is None else _password_bytes(password)
         self._guest = Guest(name, screen, key, pointer)
         self._listener, self._address = listen(parse_address(address))
-        self._sessions: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._closing = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name=f"vnc {self.address}", daemon=True)
-        self._thread.start()
+        super().__init__(f"vnc {self.address}")
 
     @property
     def address(self) -> str:
@@ -66,44 +60,23 @@ class VncServer:
     @property
     def viewers(self) -> int:
         """How many are connected now."""
-        return len(self._sessions)
+        return len(self._clients)
 
     def close(self) -> None:
         """Drop all viewers and stop listening."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._closing.set)
-            self._thread.join()
-            if self._address.path is not None:
-                self._address.path.unlink(missing_ok=True)
+        was_open = self._thread.is_alive()
+        super().close()
+        if was_open and self._address.path is not None:
+            self._address.path.unlink(missing_ok=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
+    async def _listen(self) -> asyncio.Server:
         frames = Frames(self._guest.screen)
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._connected(reader, writer, frames)
 
         start = asyncio.start_server if self._address.path is None else asyncio.start_unix_server
-        server = await start(connected, sock=self._listener)
-        await self._closing.wait()
-        server.close()
-        for session in self._sessions:
-            session.cancel()
-        await asyncio.gather(*self._sessions, return_exceptions=True)
+        return await start(connected, sock=self._listener)
 
     async def _connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: Frames
@@ -111,14 +84,14 @@ class VncServer:
         task = asyncio.current_task()
         assert task is not None
         try:
-            if len(self._sessions) < MAX_VIEWERS:
-                self._sessions.add(task)
+            if len(self._clients) < MAX_VIEWERS:
+                self._clients.add(task)
                 session = Session(reader, writer, guest=self._guest, frames=frames, password=self._password)
                 await session.run()
         except SESSION_ENDS:
             pass  # the viewer's own affair
         finally:
-            self._sessions.discard(task)
+            self._clients.discard(task)
             writer.transport.abort()  # what it has not taken by now is not worth waiting for
 
 

@@ -9,7 +9,7 @@ ROOT = Path(emuvisor.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"units", "holes"},
+    {"units", "holes", "serving"},
     {"bus", "memory", "firmware"},
     {"cpu", "devices", "images", "net"},
     {"machine"},

@@ -62,6 +62,12 @@ def test_a_host_that_is_not_here() -> None:
     assert str(error.value) == "VNC cannot listen on 192.0.2.1:5901: Cannot assign requested address"
 
 
+def test_a_name_that_no_host_can_have() -> None:
+    with pytest.raises(HostError) as error:
+        listen(Address("a" * 70 + ".b", 5901))
+    assert str(error.value).startswith(f"VNC cannot listen on {'a' * 70}.b:5901: ")
+
+
 def test_a_unix_socket_is_its_owners(tmp_path: Path) -> None:
     path = tmp_path / "vnc"
     listener, address = listen(Address(path=path))
