@@ -8,6 +8,7 @@ from typing import Any
 from emuvisor import firmware
 from emuvisor.host import Guest, GuestState, Host
 from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig
+from emuvisor.machine.outcome import Ending
 from emuvisor.memory import FrameState
 from emuvisor.memory.stage2 import FRAME_MASK, STATE_SHIFT
 from emuvisor.units import MIB, PAGE_SHIFT, PAGE_SIZE
@@ -20,6 +21,10 @@ SLICE = 4_000
 """Short enough that guests take turns while they fill memory."""
 DMA_AT = 0x70000
 """Where the disk reader's sectors go."""
+GUESTS = 4
+"""That fill their memory together."""
+FULL = "wrote"
+"""What memtouch prints when it has filled its memory for the first time."""
 ENDED = (GuestState.DEFINED, GuestState.CRASHED)
 _ENTRY = b"\xea\x00\x00\x00\x08".ljust(16, b"\0")
 """jmp 0800h:0, over the parameter block."""
@@ -78,6 +83,34 @@ def start_together(host: Host, *guests: Guest) -> None:
     with host.lock:
         for guest in guests:
             guest.start()
+
+
+def is_full(guest: Guest) -> bool:
+    """Whether it has filled its memory and stopped, as `until` says: a guest that starves is paused, too."""
+    outcome = guest.outcome
+    return guest.state is GuestState.PAUSED and outcome is not None and outcome.ending is Ending.UNTIL
+
+
+def fill(host: Host, guest: Guest) -> None:
+    """Start a guest that stops when its memory is full."""
+    guest.start()
+    wait(host, lambda: is_full(guest), guest)
+
+
+def start_filling(host: Host, folder: Path) -> list[Guest]:
+    """Start guests that stop when their memory is full: who is quicker does not give back what the others lack."""
+    guests = [host.create(memtouch(folder, f"g{i}", until=FULL)) for i in range(GUESTS)]
+    start_together(host, *guests)
+    return guests
+
+
+def go_on(host: Host, *guests: Guest) -> None:
+    """Once all are full, let them read what they wrote, to their end. One after the other: together they would take
+    each other's pages all the time."""
+    wait(host, lambda: all(map(is_full, guests)), *guests)
+    for guest in guests:
+        guest.resume()
+        finish(host, guest)
 
 
 def kept(guest: Guest, state: FrameState = FrameState.SWAPPED) -> dict[int, int]:

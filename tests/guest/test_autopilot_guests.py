@@ -18,6 +18,7 @@ from emuvisor.host import Guest, Host
 from emuvisor.host.autopilot.log import Kind
 from emuvisor.host.autopilot.moves import Knob
 from emuvisor.host.autopilot.observe import HostControls
+from emuvisor.machine.choices import ClockMode
 from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig, NicConfig
 from emuvisor.net.config import NetworkConfig
 from emuvisor.units import MIB
@@ -39,13 +40,13 @@ def host() -> Iterator[Host]:
 def make(host: Host, tmp_path: Path) -> Make:
     """make(name, **fields): a guest that computes for ever and prints a line now and then."""
 
-    def create(name: str, clock: str = "host", **fields: Any) -> Guest:
+    def create(name: str, clock: ClockMode = "host", **fields: Any) -> Guest:
         image = tmp_path / "spin.bin"
         block = struct.pack("<2Q", 0, 2_000_000).ljust(firmware.PARAMETERS_SIZE, b"\0")
         entry = b"\xea\x00\x00\x00\x08".ljust(16, b"\0")  # jmp 0800h:0, over the parameter block
         image.write_bytes(entry + block + firmware.image("spin"))
         flat = FlatConfig(image, firmware.PARAMETERS - len(entry))
-        return host.create(GuestConfig(name=name, memory=4 * MIB, clock=clock, flat=flat, **fields))  # type: ignore[arg-type]
+        return host.create(GuestConfig(name=name, memory=4 * MIB, clock=clock, flat=flat, **fields))
 
     return create
 

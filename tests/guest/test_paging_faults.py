@@ -11,13 +11,18 @@ from typing import Any
 import pytest
 from paging_guests import (
     DMA_AT,
+    FULL,
+    GUESTS,
     SLICE,
     TOUCHED_AT,
     disk_reader,
+    fill,
     finish,
+    go_on,
     kept,
     memtouch,
     send_all_away,
+    start_filling,
     start_together,
     wait,
 )
@@ -34,10 +39,6 @@ from emuvisor.memory.swapfile import SwapFile
 from emuvisor.units import MIB, PAGE_SIZE
 
 POOL = 4 * MIB
-PASSES = 150
-"""Of guests that must not end before all have begun."""
-FULL = "wrote"
-"""What memtouch prints when it has filled its memory for the first time."""
 NO_MEMORY = (
     r"no memory: 0 of the host's 1024 frames are available, \d+ more can be gained, and \d are needed at once"
 )
@@ -86,10 +87,10 @@ def swapping(folder: Path, **fields: Any) -> MemoryPolicy:
     return MemoryPolicy(rungs=rungs, swap=folder / "swap", period_s=0.02, sampling_s=0.02, **fields)
 
 
-def alone(folder: Path, passes: int = 4) -> tuple[str, int, int]:
+def alone(folder: Path) -> tuple[str, int, int]:
     """What memtouch prints that has a host of its own, the work that it does and the time that it shows."""
     with Host(16 * MIB) as host:
-        guest = host.create(memtouch(folder, "alone", passes))
+        guest = host.create(memtouch(folder, "alone"))
         guest.start()
         finish(host, guest)
         return result(guest)
@@ -99,15 +100,12 @@ def result(guest: Guest) -> tuple[str, int, int]:
     return guest.console.text, guest.machine.vcpu.work, guest.machine.clock.now_ns()
 
 
-def fill(host: Host, guest: Guest) -> None:
-    """Start a guest that stops when its memory is full."""
-    guest.start()
-    wait(host, lambda: guest.state is GuestState.PAUSED, guest)
-
-
-def pauses(host: Host) -> list[str]:
-    """Why guests were paused so far."""
-    return [event.reason for event in host.events if event.new is GuestState.PAUSED]
+def starves(host: Host, why: str) -> Callable[[], bool]:
+    """Whether a guest was paused, as there was no memory, and `why`."""
+    text = f"{NO_MEMORY}; {re.escape(why)}"
+    return lambda: any(
+        event.new is GuestState.PAUSED and re.fullmatch(text, event.reason) for event in host.events
+    )
 
 
 # ---- no room ----
@@ -115,34 +113,30 @@ def pauses(host: Host) -> list[str]:
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
     """Guests go on as far as frames last, wait with the reason, and go on by themselves when there is room."""
-    expected = alone(tmp_path, PASSES)
-    with Host(POOL, pcpus=2, slice_work=SLICE, memory_policy=swapping(tmp_path)) as host:
+    expected = alone(tmp_path)
+    with Host(POOL, pcpus=2, memory_policy=swapping(tmp_path)) as host:
         swap, file = swap_of(host)
         file.space = MIB // 4  # no guest can fill its memory with that
-        guests = [host.create(memtouch(tmp_path, f"g{i}", PASSES)) for i in range(4)]
-        start_together(host, *guests)
-        text = f"{NO_MEMORY}; swap file {re.escape(str(tmp_path / 'swap'))}: No space left on device"
-        wait(host, lambda: any(re.fullmatch(text, reason) for reason in pauses(host)), *guests)
+        guests = start_filling(host, tmp_path)
+        wait(host, starves(host, f"swap file {tmp_path / 'swap'}: No space left on device"), *guests)
         assert swap.statistics["write_errors"] > 0
         file.space = None
-        finish(host, *guests)
-        assert [result(guest) for guest in guests] == [expected] * 4
+        go_on(host, *guests)
+        assert [result(guest) for guest in guests] == [expected] * GUESTS
         assert (swap.trouble, swap.statistics["lost"]) == ("", 0)
 
 
 def test_a_file_at_its_limit(tmp_path: Path) -> None:
     """Guests wait with the reason until others are gone."""
-    expected = alone(tmp_path, PASSES)
+    expected = alone(tmp_path)
     policy = swapping(tmp_path, swap_limit=MIB // 2)
-    with Host(POOL, pcpus=2, slice_work=SLICE, memory_policy=policy) as host:
-        guests = [host.create(memtouch(tmp_path, f"g{i}", PASSES)) for i in range(4)]
-        start_together(host, *guests)
-        text = f"{NO_MEMORY}; swap file {re.escape(str(tmp_path / 'swap'))}: its 512 KiB are full"
-        wait(host, lambda: any(re.fullmatch(text, reason) for reason in pauses(host)), *guests)
+    with Host(POOL, pcpus=2, memory_policy=policy) as host:
+        guests = start_filling(host, tmp_path)
+        wait(host, starves(host, f"swap file {tmp_path / 'swap'}: its 512 KiB are full"), *guests)
         assert (tmp_path / "swap").stat().st_size <= MIB // 2
         for guest in guests[:2]:
             guest.delete()
-        finish(host, *guests[2:])
+        go_on(host, *guests[2:])
         assert [result(guest) for guest in guests[2:]] == [expected] * 2
 
 
@@ -315,31 +309,27 @@ def test_a_bit_that_flips_in_a_compressed_page(tmp_path: Path) -> None:
 
 
 def test_a_host_without_memory_to_compress_and_to_expand(tmp_path: Path) -> None:
-    """Both are tried again; meanwhile guests wait."""
-    expected = alone(tmp_path, PASSES)
-    with Host(POOL, pcpus=2, slice_work=SLICE, memory_policy=compressing()) as host:
+    """Both are tried again; meanwhile guests wait. Twice the pool cannot be full without a thousand pages compressed,
+    and each is expanded before its guest ends: there is enough to fail."""
+    expected = alone(tmp_path)
+    with Host(POOL, pcpus=2, memory_policy=compressing()) as host:
         store = compressed_of(host)
-        failed = {"compress": 0, "expand": 0}
+        failures = {"compress": 200, "expand": 20}
 
-        def scarce(
-            name: str, work: Callable[[memoryview], bytes], most: int
-        ) -> Callable[[memoryview], bytes]:
+        def scarce(name: str, work: Callable[[memoryview], bytes]) -> Callable[[memoryview], bytes]:
             def attempt(data: memoryview) -> bytes:
-                if failed[name] < most or failed[name] % 7 == 3:
-                    failed[name] += 1
+                if failures[name]:
+                    failures[name] -= 1
                     raise MemoryError
-                failed[name] += failed[name] % 7 != 3
                 return work(data)
 
             return attempt
 
-        store._compress = scarce("compress", store._compress, 500)
-        store._expand = scarce("expand", store._expand, 20)
-        guests = [host.create(memtouch(tmp_path, f"g{i}", PASSES)) for i in range(4)]
-        start_together(host, *guests)
-        finish(host, *guests)
-        assert [result(guest) for guest in guests] == [expected] * 4
-        assert failed["compress"] >= 500
-        assert failed["expand"] >= 20
+        store._compress = scarce("compress", store._compress)
+        store._expand = scarce("expand", store._expand)
+        guests = start_filling(host, tmp_path)
+        go_on(host, *guests)
+        assert [result(guest) for guest in guests] == [expected] * GUESTS
+        assert failures == {"compress": 0, "expand": 0}
         assert store.statistics["lost"] == 0
     assert host.pool.used == 0

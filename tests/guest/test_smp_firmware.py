@@ -3,11 +3,13 @@
 import pytest
 from smp_runs import Run, expected, mix, run
 
+from emuvisor.machine.choices import BoardName
+
 
 @pytest.mark.parametrize("board", ["pc", "microvm"])
 @pytest.mark.parametrize("vcpus", [1, 2, 4, 8])
-def test_all_processors_see_the_same_memory(vcpus: int, board: str) -> None:
-    this = Run(vcpus, board)  # type: ignore[arg-type]
+def test_all_processors_see_the_same_memory(vcpus: int, board: BoardName) -> None:
+    this = Run(vcpus, board)
     result = run(this)
     assert (result.outcome, result.output) == ("power-off", expected(this))
     assert (result.switches > 0) == (vcpus > 1)
@@ -27,11 +29,11 @@ def test_runs_from_everywhere() -> None:
 
 
 @pytest.mark.parametrize("board", ["pc", "microvm"])
-def test_slices_and_pcpus_change_nothing(board: str) -> None:
+def test_slices_and_pcpus_change_nothing(board: BoardName) -> None:
     found = {
         (result.output, result.digest, result.switches)
         for slice_work in (3_000, 77_777, 50_000_000)
         for pcpus in (1, 3)
-        for result in [run(Run(4, board, slice_work=slice_work), pcpus)]  # type: ignore[arg-type]
+        for result in [run(Run(4, board, slice_work=slice_work), pcpus)]
     }
     assert len(found) == 1

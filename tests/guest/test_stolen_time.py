@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import keystone
 import pytest
 
 from emuvisor.host import Guest, Host
+from emuvisor.machine.choices import ClockMode
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
@@ -100,13 +102,13 @@ Create = Callable[..., Guest]
 def create(tmp_path: Path) -> Create:
     """create(host, name, first, second="", **fields of the configuration)."""
 
-    def create(host: Host, name: str, first: str, second: str = "hlt", **fields: object) -> Guest:
+    def create(
+        host: Host, name: str, first: str, second: str = "hlt", clock: ClockMode = "host", **fields: Any
+    ) -> Guest:
         path = tmp_path / f"{name}.bin"
         path.write_bytes(asm(first, 32, FIRST).ljust(SECOND - FIRST, b"\0") + asm(second, 16, SECOND))
         flat = FlatConfig(path, FIRST, "protected32")
-        return host.create(
-            GuestConfig(**{"name": name, "memory": MIB, "flat": flat, "clock": "host", **fields})  # type: ignore[arg-type]
-        )
+        return host.create(GuestConfig(name=name, memory=MIB, flat=flat, clock=clock, **fields))
 
     return create
 

@@ -21,7 +21,7 @@ PATIENCE_S = 120
 PROLOGUE = """\
 import resource, sys
 from pathlib import Path
-from paging_guests import SLICE, TOUCHED_AT, finish, memtouch, start_together, wait
+from paging_guests import finish, go_on, memtouch, start_filling, wait
 from emuvisor.errors import EmuvisorError
 from emuvisor.host import GuestState, Host
 from emuvisor.host.memory.policy import MemoryPolicy
@@ -152,21 +152,20 @@ def test_the_command_line(tmp_path: Path) -> None:
 
 SWAPPING = """
 alone = Host(16 * MIB)
-first = alone.create(memtouch(folder, "alone", 60))
+first = alone.create(memtouch(folder, "alone"))
 first.start()
 finish(alone, first)
 expected = first.console.text, first.machine.vcpu.work
 {limit}
 rungs = (SwapRung(), PauseRung())
 policy = MemoryPolicy(rungs=rungs, swap=folder / {name!r}, period_s=0.02)
-with Host(4 * MIB, pcpus=2, slice_work=SLICE, memory_policy=policy) as host:
-    guests = [host.create(memtouch(folder, f"g{{i}}", 60)) for i in range(4)]
-    start_together(host, *guests)
+with Host(4 * MIB, pcpus=2, memory_policy=policy) as host:
+    guests = start_filling(host, folder)
     reasons = lambda: [e.reason for e in host.events if e.new is GuestState.PAUSED and "; " in e.reason]
     wait(host, reasons, *guests)
     print(reasons()[0].split("; ")[1])
     {room}
-    finish(host, *guests)
+    go_on(host, *guests)
     print(all((guest.console.text, guest.machine.vcpu.work) == expected for guest in guests))
 """
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from typing import Any
 
 import pytest
 from compatibility import Compatibility
@@ -25,9 +26,9 @@ TROUBLE = ("WARNING", "BUG", "stall", "lockup", "unstable", "not responding", "o
 """What a kernel prints when a processor does not do what it should."""
 
 
-def create(host: Host, image: Image, board: BoardName, vcpus: int, name: str = "smp", **more: str) -> Guest:
+def create(host: Host, image: Image, board: BoardName, vcpus: int, name: str = "smp", **more: Any) -> Guest:
     kernel = KernelConfig(image.kernel, image.initrd, image.append)
-    config = GuestConfig(name=name, board=board, memory=256 * MIB, vcpus=vcpus, kernel=kernel, **more)  # type: ignore[arg-type]
+    config = GuestConfig(name=name, board=board, memory=256 * MIB, vcpus=vcpus, kernel=kernel, **more)
     return host.create(config)
 
 

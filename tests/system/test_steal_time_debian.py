@@ -8,6 +8,7 @@ from guests import command, power_off, reach_shell
 
 from emuvisor.host import Guest, Host
 from emuvisor.images.cache import Image
+from emuvisor.machine.choices import ClockMode
 from emuvisor.machine.config import FlatConfig, GuestConfig, KernelConfig
 from emuvisor.units import MIB
 
@@ -21,9 +22,9 @@ SPIN = bytes.fromhex("ebfe")
 """a: jmp a"""
 
 
-def create(host: Host, image: Image, vcpus: int = 1, clock: str = "host") -> Guest:
+def create(host: Host, image: Image, vcpus: int = 1, clock: ClockMode = "host") -> Guest:
     kernel = KernelConfig(image.kernel, image.initrd, image.append)
-    config = GuestConfig(name="guest", memory=256 * MIB, vcpus=vcpus, kernel=kernel, clock=clock)  # type: ignore[arg-type]
+    config = GuestConfig(name="guest", memory=256 * MIB, vcpus=vcpus, kernel=kernel, clock=clock)
     guest = host.create(config)
     guest.start()
     reach_shell(guest)

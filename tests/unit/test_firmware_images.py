@@ -48,7 +48,8 @@ def test_boot_disk_of_what_is_not_flat() -> None:
     with pytest.raises(ImageError) as error:
         firmware.boot_disk("bios")
     assert str(error.value) == (
-        "'bios' is not a flat guest; there are hello, ring, memtouch, spin, halt, vmexit, bioscheck, vbe, balloon, smp, dice"
+        "'bios' is not a flat guest; there are hello, ring, memtouch, spin, halt, vmexit, bioscheck, vbe, balloon, "
+        "smp, dice"
     )
 
 

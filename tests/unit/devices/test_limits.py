@@ -1,6 +1,7 @@
 """Limits: rates as people write them, throttles of several buckets, and backends that are divided by weight."""
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,9 +42,9 @@ def test_what_is_no_rate(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1.5, (1, 2)])
-def test_what_is_no_form_of_a_rate(value: object) -> None:
+def test_what_is_no_form_of_a_rate(value: Any) -> None:
     with pytest.raises(UsageError) as error:
-        Rate.of(value)  # type: ignore[arg-type]
+        Rate.of(value)
     assert str(error.value) == f'{value!r} is not a rate, such as 1000 or "10M:64M"'
 
 

@@ -7,6 +7,7 @@ from fake_source import FakeSource
 from metrics_samples import host
 from screens import drive, footer, press, screen_text, settle, title
 
+from emuvisor.metrics import HostSample
 from emuvisor.tui.dashboard import Dashboard
 
 
@@ -83,10 +84,19 @@ def test_a_host_that_is_not_there_yet() -> None:
     drive(scenario, source)
 
 
+class StillSource(FakeSource):
+    """Where nothing changes in what is sampled."""
+
+    def __init__(self, still: HostSample) -> None:
+        super().__init__()
+        self._still = still
+
+    def sample(self) -> HostSample:
+        return self._still
+
+
 def test_guests_that_wait_for_memory() -> None:
-    source = FakeSource()
-    sample = host(free=0, starving=2, state="low", overcommit=2.0)
-    source.sample = lambda: sample  # type: ignore[method-assign]
+    source = StillSource(host(free=0, starving=2, state="low", overcommit=2.0))
 
     async def scenario(app: Dashboard, _pilot: Any) -> None:
         assert screen_text(app).splitlines()[2] == (
@@ -97,11 +107,9 @@ def test_guests_that_wait_for_memory() -> None:
 
 
 def test_a_guest_that_goes_between_sample_and_console() -> None:
-    source = FakeSource()
+    source = StillSource(FakeSource().sample())
 
     async def scenario(app: Dashboard, pilot: Any) -> None:
-        sample = source.sample()
-        source.sample = lambda: sample  # type: ignore[method-assign]
         source.names = ()
         await app.overview.look()
         await settle(app, pilot)

@@ -1,5 +1,6 @@
 """One page, at which every processor finds its own local APIC."""
 
+from functools import partial
 from typing import Any
 
 from emuvisor.bus.clock import VirtualClock
@@ -21,15 +22,18 @@ class Bench:
                     clock=clock,
                     apic_id=number,
                     bus=bus,
-                    on_intr=lambda level, number=number: self.log.append(("intr", number, level)),  # type: ignore[misc]
-                    on_nmi=lambda number=number: self.log.append(("nmi", number)),  # type: ignore[misc]
-                    on_init=lambda number=number: self.log.append(("init", number)),  # type: ignore[misc]
-                    on_sipi=lambda vector, number=number: self.log.append(("sipi", number, vector)),  # type: ignore[misc]
+                    on_intr=partial(self._note, "intr", number),
+                    on_nmi=partial(self._note, "nmi", number),
+                    on_init=partial(self._note, "init", number),
+                    on_sipi=partial(self._note, "sipi", number),
                     bootstrap=number == 0,
                 )
                 for number in range(count)
             ]
         )
+
+    def _note(self, *what: str | int) -> None:
+        self.log.append(what)
 
     def write(self, offset: int, value: int) -> None:
         self.apics.write(offset, value, 4)

@@ -95,7 +95,6 @@ class Driver:
         clock: VirtualClock | None = None,
         setup: bool = True,
     ) -> None:
-        self.device = device
         self.packed = packed
         self.indirect = indirect
         self.event_idx = event_idx
@@ -106,13 +105,7 @@ class Driver:
         """Rising edges of the line. `request` and `used` acknowledge."""
         self.suspensions: list[str] = []
         self.irq = InterruptLine(self._interrupt)
-        self.mmio = VirtioMmio(
-            device=device,
-            memory=self.memory,
-            clock=self.clock,
-            irq=self.irq,
-            on_suspend=self.suspensions.append,
-        )
+        self._connect(device)
         self.rings: list[Ring] = []
         self._wanted = features
         self._sizes = sizes
@@ -120,6 +113,24 @@ class Driver:
         self._buffers = BUFFERS_AT
         if setup:
             self.setup()
+
+    def _connect(self, device: VirtioDevice) -> None:
+        self.device = device
+        self.mmio = VirtioMmio(
+            device=device,
+            memory=self.memory,
+            clock=self.clock,
+            irq=self.irq,
+            on_suspend=self.suspensions.append,
+        )
+
+    def take_over(self, device: VirtioDevice) -> None:
+        """Go on with `device` in the place of the one that there was, from its saved state, with no timer but its."""
+        state, now = self.device.save(), self.clock.now_ns()
+        self.clock = VirtualClock()
+        self.clock.skip(now)
+        self._connect(device)
+        device.load(state)
 
     def _interrupt(self, level: bool) -> None:
         self.interrupts += level

@@ -18,7 +18,6 @@ from emuvisor.devices.virtio.blk import Blk, BlkFeature
 from emuvisor.devices.virtio.blk import RequestStatus as Status
 from emuvisor.devices.virtio.blk import RequestType as Type
 from emuvisor.devices.virtio.features import Feature, mask_of
-from emuvisor.devices.virtio.mmio import VirtioMmio
 from emuvisor.errors import SnapshotError, UsageError
 
 SECTORS = 1000
@@ -59,19 +58,6 @@ class BlkDriver(Driver):
         self.disk = disk or ZeroingDisk()
         queues = options.pop("queues", 1)
         super().__init__(Blk(self.disk, name="blk0", serial="S1", queues=queues), **options)
-
-    def take_over(self, device: Blk) -> None:
-        """Go on with `device` in the place of the one that there was, from its saved state."""
-        state = self.device.save()
-        self.mmio = VirtioMmio(
-            device=device,
-            memory=self.memory,
-            clock=self.clock,
-            irq=self.irq,
-            on_suspend=self.suspensions.append,
-        )
-        device.load(state)
-        self.device = device
 
     def do(self, out: bytes | list[bytes], in_sizes: list[int] = (), queue: int = 0) -> tuple[bytes, int]:
         answer = self.request(queue, out, [*in_sizes, 1])

@@ -9,17 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_fakes import FakeDisk
 
-from emuvisor.bus.clock import VirtualClock
 from emuvisor.bus.ethernet import Offload, Station
 from emuvisor.devices.limits import DiskLimits, NicLimits, Rate
 from emuvisor.devices.storage.meter import DiskMeter
 from emuvisor.devices.virtio.blk import Blk
 from emuvisor.devices.virtio.blk import RequestType as Type
-from emuvisor.devices.virtio.device import VirtioDevice
-from emuvisor.devices.virtio.mmio import VirtioMmio
 from emuvisor.devices.virtio.net import Net
 from emuvisor.devices.virtio.net.device import MAX_FRAME, CardDrop
 from emuvisor.devices.virtio.net.meter import MIN_QUEUE_FRAMES
+from emuvisor.devices.virtio.net.steering import Steering
 from emuvisor.errors import OutOfFrames, SnapshotError
 from emuvisor.units import KIB, NS_PER_MS, NS_PER_S
 
@@ -45,21 +43,6 @@ class LimitedDisk(Driver):
         token = self.add(queue, [pack("<IIQ", kind, 0, 0), out], [back, 1])
         self.kick(queue)
         return token
-
-    def take_over(self, device: VirtioDevice) -> None:
-        """Go on with `device` in the place of the one that there was, from its saved state."""
-        state, now = self.device.save(), self.clock.now_ns()
-        self.clock = VirtualClock()
-        self.clock.skip(now)
-        self.mmio = VirtioMmio(
-            device=device,
-            memory=self.memory,
-            clock=self.clock,
-            irq=self.irq,
-            on_suspend=self.suspensions.append,
-        )
-        device.load(state)
-        self.device = device
 
     def done(self, queue: int = 0) -> list[int]:
         return [token for token, _ in self.used(queue)]
@@ -391,13 +374,17 @@ def test_limits_of_a_card_change_while_frames_wait() -> None:
     assert all(card.arrive() for _ in range(16))
 
 
+class ByLastByte(Steering):
+    def pair_for(self, frame: bytes) -> int:
+        return frame[-1] & 1
+
+
 def test_pairs_take_turns() -> None:
     card = LimitedCard(NicLimits(in_bytes=Rate(10_000, 1000)), pairs=2)
     card.net.set_pairs(2)
     for queue in (0, 2):
         card.buffers(50, queue)
-    inbox = card.net._inbox
-    inbox.steering.pair_for = lambda frame: frame[-1] & 1  # type: ignore[method-assign]
+    card.net._inbox.steering = ByLastByte()
     for number in range(20):  # long ones for pair 0, short ones for pair 1
         card.arrive(FRAME[:-1] + b"\0" if number % 2 else FRAME[:99] + b"\1")
     card.run(NS_PER_S // 2)
