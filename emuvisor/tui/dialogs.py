@@ -1,6 +1,9 @@
 """A question with one line for the answer."""
 
+from typing import ClassVar
+
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
@@ -20,7 +23,7 @@ class Question(ModalScreen[str | None]):
     Question Input:focus { border: none; }
     Question .hint { color: $text-muted; }
     """
-    BINDINGS = [("escape", "dismiss(None)", "Leave it")]  # noqa: RUF012  # textual's way to say it
+    BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss(None)", "Leave it")]
 
     def __init__(self, text: str, answer: str) -> None:
         super().__init__()

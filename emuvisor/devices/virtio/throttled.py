@@ -132,9 +132,8 @@ class ThrottledQueues:
     def _finish(self, queue: VirtQueue, chain: Chain) -> None:
         with self._device.guarded(queue):
             if not queue.live:
-                queue.unpop(
-                    chain
-                )  # the device may not use memory now: the driver's next notification finds it
+                # The device may not use memory now: the driver's next notification finds it.
+                queue.unpop(chain)
                 return
             try:
                 written = self._do(queue, chain)

@@ -18,9 +18,8 @@ from emuvisor.devices.rtc import MC146818
 from emuvisor.devices.shutdown import ShutdownPort
 from emuvisor.devices.speaker import SpeakerPort
 from emuvisor.devices.storage.biosdisk import PORT_COUNT as BIOS_DISK_PORTS
-from emuvisor.devices.storage.biosdisk import BiosDisk
 from emuvisor.devices.uart import NS16550A
-from emuvisor.machine.boards.wiring import Wiring, bios_drives, bios_meters
+from emuvisor.machine.boards.wiring import Wiring, bios_disk
 from emuvisor.machine.memory_map import MemoryMap
 from emuvisor.units import GIB, KIB, MIB
 
@@ -133,13 +132,7 @@ class LegacyChips:
         self.firmware_console = DebugConsole(sink=w.on_debug)
         self.debug_exit = DebugExit(on_exit=w.on_exit)
         self.shutdown = ShutdownPort(on_shutdown=w.on_shutdown)
-        self.bios_disk = BiosDisk(
-            w.memory,
-            bios_drives(w.drives),
-            clock=w.clock,
-            on_suspend=w.on_suspend,
-            meters=bios_meters(w.drives),
-        )
+        self.bios_disk = bios_disk(w)
         self.uarts = [
             NS16550A(name=f"COM{n + 1}", clock=w.clock, irq=isa.input(IRQ_COM[n], f"COM{n + 1}"), sink=sink)
             for n, sink in enumerate(w.serial)

@@ -20,13 +20,12 @@ from emuvisor.devices.post import PostPort
 from emuvisor.devices.rtc import MC146818
 from emuvisor.devices.shutdown import PowerManagementControl, ShutdownPort
 from emuvisor.devices.speaker import SpeakerPort
-from emuvisor.devices.storage.biosdisk import BiosDisk
 from emuvisor.devices.uart import NS16550A
 from emuvisor.devices.virtio.mmio import MMIO_SIZE, VirtioMmio
 from emuvisor.machine.boards import legacy
 from emuvisor.machine.boards.plugins import plug_devices
 from emuvisor.machine.boards.processors import make_local_apics
-from emuvisor.machine.boards.wiring import Wiring, bios_drives, bios_meters
+from emuvisor.machine.boards.wiring import Wiring, bios_disk
 from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.memory_map import BIOS_END
 from emuvisor.machine.tables.install import table_pieces
@@ -83,13 +82,7 @@ class MicrovmBoard:
         self.power = PowerManagementControl(on_shutdown=w.on_shutdown)
         self.sleep_control = sleep_control.SleepControl(on_shutdown=w.on_shutdown, on_reset=w.on_reset)
         self.shutdown = ShutdownPort(on_shutdown=w.on_shutdown)
-        self.bios_disk = BiosDisk(
-            w.memory,
-            bios_drives(w.drives),
-            clock=w.clock,
-            on_suspend=w.on_suspend,
-            meters=bios_meters(w.drives),
-        )
+        self.bios_disk = bios_disk(w)
         self.uarts = [
             NS16550A(
                 name=f"COM{n + 1}",

@@ -1,6 +1,6 @@
 """What a board is connected to, and what it offers to the machine that it is the board of."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from emuvisor.bus.bus import Bus
 from emuvisor.bus.clock import Clock
 from emuvisor.devices.keyboard import Keyboard
+from emuvisor.devices.storage.biosdisk import BiosDisk
 from emuvisor.devices.storage.blockdevice import BlockDevice
 from emuvisor.devices.storage.meter import DiskMeter
 from emuvisor.devices.uart import NS16550A
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from emuvisor.devices.mouse import Mouse
     from emuvisor.devices.virtio.device import VirtioDevice
 
-__all__ = ["Board", "Drive", "ProcessorPins", "Wiring", "bios_drives", "bios_meters"]
+__all__ = ["Board", "Drive", "ProcessorPins", "Wiring", "bios_disk"]
 
 FIRST_FLOPPY = 0x00
 FIRST_HARD_DISK = 0x80
@@ -39,23 +40,6 @@ class Drive:
     bus: DiskBus = "ide"
     meter: DiskMeter = field(default_factory=DiskMeter, compare=False)
     """Its limits and numbers; the same for every controller that reaches it."""
-
-
-def bios_drives(drives: Sequence[Drive]) -> dict[int, BlockDevice]:
-    """The disks by BIOS drive number: floppy disks from 00h, hard disks from 80h."""
-    return {number: drive.image for number, drive in _numbered(drives) if drive.image is not None}
-
-
-def bios_meters(drives: Sequence[Drive]) -> dict[int, DiskMeter]:
-    """Their limits and numbers, in the same way."""
-    return {number: drive.meter for number, drive in _numbered(drives)}
-
-
-def _numbered(drives: Sequence[Drive]) -> Iterator[tuple[int, Drive]]:
-    for kind, first in (("floppy", FIRST_FLOPPY), ("disk", FIRST_HARD_DISK)):
-        yield from enumerate(
-            (drive for drive in drives if drive.kind == kind and drive.image is not None), first
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +87,19 @@ class Wiring:
     """The drives at virtio come first, in their order."""
     devices: Sequence[str] = field(default_factory=tuple)
     """Devices of the user's, as "module:Class" or by the name of an entry point."""
+
+
+def bios_disk(wiring: Wiring) -> BiosDisk:
+    """The way to the disks for the BIOS, by its numbers: floppy disks from 00h, hard disks from 80h."""
+    images: dict[int, BlockDevice] = {}
+    meters: dict[int, DiskMeter] = {}
+    number = {"floppy": FIRST_FLOPPY, "disk": FIRST_HARD_DISK}
+    for drive in wiring.drives:
+        if drive.kind in number and drive.image is not None:
+            images[number[drive.kind]] = drive.image
+            meters[number[drive.kind]] = drive.meter
+            number[drive.kind] += 1
+    return BiosDisk(wiring.memory, images, clock=wiring.clock, on_suspend=wiring.on_suspend, meters=meters)
 
 
 class Board(Protocol):

@@ -17,6 +17,7 @@ from emuvisor.devices.storage.blockdevice import (
     sectors_that_work,
 )
 from emuvisor.devices.storage.ide import registers as r
+from emuvisor.devices.storage.ide.addresses import addressed_count, addressed_lba, show_lba
 from emuvisor.devices.storage.ide.drive import DRIVE_FIELDS, MAX_BLOCK, Drive
 from emuvisor.devices.storage.ide.geometry import Geometry, default_geometry, translated
 from emuvisor.devices.storage.ide.identify import (
@@ -31,18 +32,6 @@ from emuvisor.devices.storage.meter import DiskMeter
 from emuvisor.units import MIB
 
 __all__ = ["AtaDisk"]
-
-EXTENDED = {
-    r.READ_SECTORS_EXT,
-    r.READ_DMA_EXT,
-    r.READ_NATIVE_MAX_EXT,
-    r.READ_MULTIPLE_EXT,
-    r.WRITE_SECTORS_EXT,
-    r.WRITE_DMA_EXT,
-    r.WRITE_MULTIPLE_EXT,
-    r.READ_VERIFY_EXT,
-}
-"""Commands of the 48-bit Address feature set."""
 
 FLUSHING = {r.FLUSH_CACHE, r.FLUSH_CACHE_EXT, r.SET_FEATURES}
 """Commands that write nothing, but flush what was written."""
@@ -180,36 +169,9 @@ class AtaDisk(Drive):
         """The translation that CHS addresses go through now."""
         return translated(self.disk.sectors, self.current_heads, self.current_sectors)
 
-    def _address(self) -> int | None:
-        """The LBA in the registers; None for a CHS address that does not exist."""
-        low, mid, high = self.lba_low, self.lba_mid, self.lba_high
-        if self.command in EXTENDED:
-            older = (high >> 8) << 16 | (mid >> 8) << 8 | low >> 8
-            return older << 24 | (high & 0xFF) << 16 | (mid & 0xFF) << 8 | low & 0xFF
-        cylinder = (high & 0xFF) << 8 | mid & 0xFF
-        head = self.device_head & r.HEAD_MASK
-        if self.device_head & r.LBA:
-            return head << 24 | cylinder << 8 | low & 0xFF
-        return self._current.to_lba(cylinder, head, low & 0xFF)
-
-    def _show_address(self, lba: int) -> None:
-        """Put `lba` into the registers, in the form that the command uses."""
-        if self.command in EXTENDED:
-            self.lba_low = (lba >> 24 & 0xFF) << 8 | lba & 0xFF
-            self.lba_mid = (lba >> 32 & 0xFF) << 8 | lba >> 8 & 0xFF
-            self.lba_high = (lba >> 40 & 0xFF) << 8 | lba >> 16 & 0xFF
-            return
-        if self.device_head & r.LBA:
-            cylinder, head, self.lba_low = lba >> 8 & 0xFFFF, lba >> 24, lba & 0xFF
-        else:
-            cylinder, head, self.lba_low = self._current.from_lba(lba)
-        self.lba_mid, self.lba_high = cylinder & 0xFF, cylinder >> 8 & 0xFF
-        self.device_head = self.device_head & ~r.HEAD_MASK | head & r.HEAD_MASK
-
     def _range(self) -> bool:
         """Note in `position` and `end` what the registers address; False when the command has failed for it."""
-        count = (self.count or 0x10000) if self.command in EXTENDED else (self.count & 0xFF or 0x100)
-        lba = self._address()
+        count, lba = addressed_count(self), addressed_lba(self, self._current)
         if lba is None:
             self.fail(r.IDNF)
         elif lba + count > self.disk.sectors:
@@ -246,7 +208,7 @@ class AtaDisk(Drive):
 
     def _fail_at(self, lba: int, error: int) -> None:
         """End the command with an error of sector `lba`."""
-        self._show_address(lba)
+        show_lba(self, lba, self._current)
         self.fail(error)
 
     # ---- the medium ----
@@ -501,7 +463,7 @@ class AtaDisk(Drive):
         self.finish()
 
     def _seek(self) -> None:
-        lba = self._address()
+        lba = addressed_lba(self, self._current)
         if lba is None or lba >= self.disk.sectors:
             self.fail(r.IDNF)
         else:
@@ -527,9 +489,9 @@ class AtaDisk(Drive):
     def _read_native_max(self) -> None:
         if self.command == r.READ_NATIVE_MAX:
             self.device_head |= r.LBA
-            self._show_address(min(self.disk.sectors, MAX_LBA28) - 1)
+            show_lba(self, min(self.disk.sectors, MAX_LBA28) - 1, self._current)
         else:
-            self._show_address(self.disk.sectors - 1)
+            show_lba(self, self.disk.sectors - 1, self._current)
         self.finish()
 
     def _flush_cache(self) -> None:
