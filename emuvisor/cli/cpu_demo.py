@@ -122,8 +122,8 @@ def run_cpu_demo(
         show_table(COLUMNS, [_row(result) for result in results], right=COLUMNS[2:])
         print(
             f"{len(guests)} guests that never sleep, {'one pCPU' if pcpus == 1 else f'{pcpus} pCPUs'}, "
-            f"{seconds:g} s, divided by {scheduler}. They got {sum(r.got for r in results) / pcpus:.0%} of it; the "
-            "rest is switching, and what else this machine does."
+            f"{seconds:g} s, divided by {scheduler}; due is by weight, which not every policy knows. They got "
+            f"{sum(r.got for r in results) / pcpus:.0%} of it; the rest is switching, and what else this machine does."
         )
     if bad:
         print(f"emuvisor: these did not run on: {', '.join(bad)}", file=sys.stderr)

@@ -20,6 +20,7 @@ __all__ = [
     "parse_firmware",
     "parse_flat",
     "parse_nic",
+    "parse_rate",
     "parse_seconds",
     "parse_share",
     "parse_size_option",
@@ -44,8 +45,8 @@ def parse_size_option(text: str) -> int:
         raise ArgumentTypeError(str(error)) from None
 
 
-def _parse_rate(name: str, text: str) -> "Rate":
-    """The limit `name`, such as 10M:64M."""
+def parse_rate(name: str, text: str) -> "Rate":
+    """The limit called `name`, such as 10M:64M."""
     from emuvisor.devices.limits import Rate
 
     try:
@@ -74,7 +75,7 @@ def parse_disk(text: str) -> dict[str, Any]:
         elif name in ("queues", "shares") and value.isdecimal():
             disk[name] = int(value)
         elif name in limits:
-            disk[name] = _parse_rate(name, value)
+            disk[name] = parse_rate(name, value)
         else:
             path = ""
     if not path:
@@ -99,7 +100,7 @@ def parse_nic(text: str) -> dict[str, Any]:
         elif name == "queues" and value.isdecimal():
             nic["queues"] = int(value)
         elif name in limits:
-            nic[name] = _parse_rate(name, value)
+            nic[name] = parse_rate(name, value)
         else:
             network = ""
     if not network:

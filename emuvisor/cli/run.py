@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from emuvisor.cli.autopilot_options import add_autopilot_options, autopilot
+from emuvisor.cli.host_options import add_host_options, limit_backends
 from emuvisor.cli.memory_options import add_memory_options
 from emuvisor.cli.metrics_options import add_metrics_options
-from emuvisor.cli.options import add_guest_options, parse_size_option
-from emuvisor.cli.scheduler_options import add_scheduler_options, recorded_schedule
+from emuvisor.cli.options import add_guest_options
+from emuvisor.cli.scheduler_options import recorded_schedule
 from emuvisor.errors import UsageError
 from emuvisor.machine.choices import ClockMode
 
@@ -49,28 +50,13 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 
     add_guest_options(parser)
     host = parser.add_argument_group("the host")
-    host.add_argument(
-        "--pool",
-        type=parse_size_option,
-        metavar="SIZE",
-        help="memory for all guests together (default: what they may use)",
-    )
-    host.add_argument(
-        "--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default: 1)"
-    )
+    add_host_options(host)
     host.add_argument(
         "--host-clock",
         choices=get_args(ClockMode),
         default="host",
         help="virtual: the pCPUs count what guests run, so that the same guests have the same schedule every time "
         "(default: host)",
-    )
-    add_scheduler_options(host)
-    host.add_argument(
-        "--networks",
-        type=Path,
-        metavar="FILE",
-        help="virtual networks defined in TOML; others that cards name lead nowhere but to each other",
     )
     host.add_argument(
         "--display",
@@ -131,6 +117,7 @@ def execute(args: argparse.Namespace) -> int:
         Host(pool, args.pcpus, memory_policy=policy, scheduler=args.scheduler, clock=args.host_clock) as host,
         ExitStack() as viewers,
     ):
+        limit_backends(host, args.backend_limit)
         viewers.enter_context(recorded_schedule(host, args.schedule_record))
         display = viewers.enter_context(TextDisplay()) if args.display else None
         if args.memory_record:

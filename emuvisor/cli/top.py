@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emuvisor.cli.autopilot_options import add_autopilot_options, autopilot
+from emuvisor.cli.host_options import add_host_options, limit_backends
 from emuvisor.cli.memory_options import add_memory_options
 from emuvisor.cli.metrics_options import add_metrics_options
-from emuvisor.cli.options import add_guest_options, parse_size_option
-from emuvisor.cli.scheduler_options import add_scheduler_options, recorded_schedule
+from emuvisor.cli.options import add_guest_options
+from emuvisor.cli.scheduler_options import recorded_schedule
 from emuvisor.errors import HostError, UsageError
 
 if TYPE_CHECKING:
@@ -50,17 +51,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(execute=execute)
     add_guest_options(parser)
     host = parser.add_argument_group("the host")
-    host.add_argument(
-        "--pool",
-        type=parse_size_option,
-        metavar="SIZE",
-        help="memory for all guests together (default: what they may use)",
-    )
-    host.add_argument(
-        "--pcpus", type=int, default=1, metavar="N", help="threads that run guests (default: 1)"
-    )
-    add_scheduler_options(host)
-    host.add_argument("--networks", type=Path, metavar="FILE", help="virtual networks defined in TOML")
+    add_host_options(host)
     host.add_argument(
         "--json",
         action="store_true",
@@ -87,6 +78,7 @@ def execute(args: argparse.Namespace) -> int:
         policy = memory_policy(args)
         pool = args.pool or pool_size(guests)
         host = stack.enter_context(Host(pool, args.pcpus, memory_policy=policy, scheduler=args.scheduler))
+        limit_backends(host, args.backend_limit)
         stack.enter_context(recorded_schedule(host, args.schedule_record))
         for network in networks(args.networks, guests):
             host.add_network(network)

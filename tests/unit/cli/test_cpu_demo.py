@@ -49,7 +49,9 @@ def test_the_table(tmp_path: Path, capsys: Capture) -> None:
         "capped weight 400, cap 10 % 10.0%",
         "reserved weight 10, reservation 15 % 15.0%",
     ]
-    assert lines[-1].startswith("5 guests that never sleep, one pCPU, 0.2 s, divided by credit. They got ")
+    assert lines[-1].startswith(
+        "5 guests that never sleep, one pCPU, 0.2 s, divided by credit; due is by weight, "
+    )
     assert lines[-1].endswith(" of it; the rest is switching, and what else this machine does.")
     assert {stretch.guest for stretch in read_recording(file)} == {sharer.name for sharer in DEMO}
 
