@@ -1,14 +1,13 @@
 """The log that explains every change, also as lines of JSON."""
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from emuvisor.errors import UsageError
+from emuvisor.host.log import Log
 
 __all__ = ["AutopilotLog", "Entry", "Kind", "decode", "encode"]
 
@@ -53,36 +52,11 @@ class Entry:
         )
 
 
-class AutopilotLog:
-    """The latest entries, and who hears of new ones. Listeners are called in the autopilot's thread; one that raises an
-    exception hears no more, and `on_failure` is told."""
+class AutopilotLog(Log[Entry]):
+    """The latest entries. `added` is the number of the last one."""
 
     def __init__(self, on_failure: Callable[[str], None]) -> None:
-        self.listeners: list[Callable[[Entry], None]] = []
-        self._on_failure = on_failure
-        self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
-        self.added = 0
-        """Entries since the beginning, which is the number of the last one."""
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(tuple(self._entries))
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def add(self, entry: Entry) -> None:
-        """Note one more."""
-        self._entries.append(entry)
-        self.added = entry.number
-        for listener in tuple(self.listeners):
-            try:
-                listener(entry)
-            except Exception as error:
-                with suppress(ValueError):  # it has gone by itself
-                    self.listeners.remove(listener)
-                self._on_failure(
-                    f"a listener of the autopilot's log is dropped: {type(error).__name__}: {error}"
-                )
+        super().__init__("the autopilot's log", MAX_ENTRIES, on_failure)
 
 
 def encode(entry: Entry) -> str:

@@ -1,10 +1,10 @@
 """The log that explains every frame that the memory manager moved."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from emuvisor.host.log import Log
 
 __all__ = ["Decision", "DecisionLog"]
 
@@ -35,34 +35,15 @@ class Decision:
         return f"{self.rung}: {self.guest}: {self.frames:+d} frames: {self.why}"
 
 
-class DecisionLog:
-    """The latest decisions, and who hears of new ones. Listeners are called in the memory manager's thread; one that
-    raises an exception hears no more, and `on_failure` is told."""
+class DecisionLog(Log[Decision]):
+    """The latest decisions, and what they have gained."""
 
     def __init__(self, on_failure: Callable[[str], None]) -> None:
-        self.listeners: list[Callable[[Decision], None]] = []
-        self._on_failure = on_failure
+        super().__init__("the memory log", MAX_DECISIONS, on_failure)
         self.gained: dict[str, int] = {}
         """Frames by rung since the beginning, those that were given back subtracted."""
-        self.added = 0
-        """Decisions since the beginning."""
-        self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
 
-    def __iter__(self) -> Iterator[Decision]:
-        return iter(tuple(self._decisions))
-
-    def __len__(self) -> int:
-        return len(self._decisions)
-
-    def add(self, decision: Decision) -> None:
+    def add(self, entry: Decision) -> None:
         """Note one more."""
-        self._decisions.append(decision)
-        self.added += 1
-        self.gained[decision.rung] = self.gained.get(decision.rung, 0) + decision.frames
-        for listener in tuple(self.listeners):
-            try:
-                listener(decision)
-            except Exception as error:
-                with suppress(ValueError):  # it has gone by itself
-                    self.listeners.remove(listener)
-                self._on_failure(f"a listener of the memory log is dropped: {type(error).__name__}: {error}")
+        self.gained[entry.rung] = self.gained.get(entry.rung, 0) + entry.frames
+        super().add(entry)

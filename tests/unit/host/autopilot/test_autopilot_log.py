@@ -66,4 +66,4 @@ def test_the_log_keeps_the_latest() -> None:
     log = AutopilotLog(print)
     assert (list(log), len(log), log.added) == ([], 0, 0)
     log.add(ENTRY)
-    assert (list(log), len(log), log.added) == ([ENTRY], 1, 7)
+    assert (list(log), len(log), log.added) == ([ENTRY], 1, 1)
