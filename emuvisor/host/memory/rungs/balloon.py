@@ -37,7 +37,7 @@ class BalloonRung(Rung):
             return 0
         return max(0, min(guest.contract.frames - limit, self._largest(guest)))
 
-    def reach(self, use: HostUse, guest: GuestUse) -> int:  # noqa: ARG002 - one interface for all
+    def reach(self, _use: HostUse, guest: GuestUse, /) -> int:
         """What a live and honest balloon has not taken yet. A guest that does not run cannot answer."""
         if not guest.balloon or guest.balloon_verdict or not guest.runs:
             return 0

@@ -24,16 +24,16 @@ class Rung(ABC):
     prompt: bool = False
     """Its frames are there when its instructions have been carried out; others come when guests get round to it."""
 
-    def reach(self, use: HostUse, guest: GuestUse) -> int:  # noqa: ARG002 - for those that gain frames
-        """Frames that it could get out of `guest`, at most."""
+    def reach(self, _use: HostUse, _guest: GuestUse, /) -> int:
+        """Frames that it could get out of this guest, at most."""
         return 0
 
     @abstractmethod
-    def ask(self, use: HostUse, debts: Mapping[str, int]) -> Sequence[Instruction]:
+    def ask(self, use: HostUse, debts: Mapping[str, int], /) -> Sequence[Instruction]:
         """Instructions that gain the frames that guests owe, by name, or a part of them; the next rung sees the rest.
         Called also when nobody owes anything. Under `COMMON`, which is no guest's name, is what has to come from frames
         that several guests share."""
 
-    def relax(self, use: HostUse, spare: int) -> Sequence[Instruction]:  # noqa: ARG002 - for those that undo
-        """Undo something: the host is in a better state than `state`, and has `spare` frames to give away."""
+    def relax(self, _use: HostUse, _spare: int, /) -> Sequence[Instruction]:
+        """Undo something: the host is in a better state than `state`, and has so many spare frames to give away."""
         return ()

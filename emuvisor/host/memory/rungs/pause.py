@@ -19,7 +19,7 @@ class PauseRung(Rung):
     name = "pause"
     state = HostState.LOW
 
-    def ask(self, use: HostUse, debts: Mapping[str, int]) -> Sequence[Instruction]:  # noqa: ARG002 - one interface for all
+    def ask(self, use: HostUse, _debts: Mapping[str, int], /) -> Sequence[Instruction]:
         """What no rung before this one gains comes from nowhere."""
         hungry = [guest for guest in use.guests if guest.starved and not guest.paused]
         full = [guest for guest in hungry if guest.over_limit and guest.name not in use.gains]

@@ -28,7 +28,7 @@ class SharingRung(Rung):
         self.pages_per_s = pages_per_s
         self.idle_pages_per_s = idle_pages_per_s
 
-    def ask(self, use: HostUse, debts: Mapping[str, int]) -> Sequence[Instruction]:  # noqa: ARG002 - one interface for all
+    def ask(self, use: HostUse, _debts: Mapping[str, int], /) -> Sequence[Instruction]:
         """A scan of one period's pages. What it gains is not known before."""
         if not use.tight:
             return ()
