@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paging_guests import FULL, go_on, start_together
 
 from emuvisor import firmware
 from emuvisor.errors import EmuvisorError, OutOfFrames
@@ -97,11 +98,9 @@ def test_twice_the_pool(
     swap = tmp_path / "swap" if ladder in ("swap", "all") else None
     policy = MemoryPolicy(rungs=LADDERS[ladder], swap=swap, period_s=0.02, sampling_s=0.02)
     with Host(POOL, pcpus=pcpus, slice_work=SLICE, memory_policy=policy) as host:
-        guests = [host.create(config(f"g{i}")) for i in range(4)]
-        with host.lock:  # none runs before all do
-            for guest in guests:
-                guest.start()
-        finish(host, guests)
+        guests = [host.create(config(f"g{i}", until=FULL)) for i in range(4)]
+        start_together(host, *guests)
+        go_on(host, *guests)
         for guest in guests:
             machine = guest.machine
             found = (guest.console.text, machine.vcpu.work, machine.clock.now_ns())
