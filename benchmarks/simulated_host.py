@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from itertools import count
 
 from emuvisor.devices.limits import READ, DiskLimits, Rate, Throttle
+from emuvisor.errors import UsageError
 from emuvisor.host.autopilot.moves import Knob
 from emuvisor.host.autopilot.view import (
     SWAP_IN_NS,
@@ -234,8 +235,8 @@ class SimulatedGuest:
     def set_disk_limits(self, disk: int | str, **changes: Rate | int | str | None) -> None:
         self.throttle.change(self.throttle.limits.changed(changes), self.host.now_ns)
 
-    def set_nic_limits(self, nic: int, **changes: Rate | int | str | None) -> None:
-        raise NotImplementedError
+    def set_nic_limits(self, nic: int, **_changes: Rate | int | str | None) -> None:
+        raise UsageError(f"guest {self.name!r} has no network card {nic}")
 
 
 class SimulatedHost:

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from abc import ABC, abstractmethod
 
 import pytest
 
@@ -53,7 +54,7 @@ class FakeGuest:
         return self.name
 
 
-class PcpuRig:
+class PcpuRig(ABC):
     """`kind` of pCPUs, and what the host is to them; `told` is what they told the scheduler, and when."""
 
     Guest = FakeGuest
@@ -83,9 +84,9 @@ class PcpuRig:
         self.changed.notify_all()  # for `until`
         return self.goes_on(guest, activity)
 
+    @abstractmethod
     def goes_on(self, guest, activity):
         """What becomes of it; whether it wants to go on."""
-        raise NotImplementedError
 
     def add(self, name, machine, **claim):
         guest = self.Guest(name, machine)

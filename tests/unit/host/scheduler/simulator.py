@@ -43,8 +43,8 @@ class Busy:
         """It got that much."""
 
     def wakes_ns(self, now_ns: int) -> int | None:
-        """It sleeps from now on; when it wakes."""
-        raise NotImplementedError
+        """It sleeps from now on; when it wakes. None is never."""
+        return None
 
 
 class Halted(Busy):
@@ -171,7 +171,7 @@ class Simulator:
         behaviour.ran(ran)
         self._handle(Left(pcpu, name, ran, ran * PACE, wants))
         if not wants:
-            wakes = behaviour.wakes_ns(self.now_ns) if type(behaviour) is not Busy else None
+            wakes = behaviour.wakes_ns(self.now_ns)
             if wakes is not None:
                 heappush(self._agenda, (wakes, next(self._order), name, -1))
 
