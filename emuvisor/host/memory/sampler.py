@@ -90,8 +90,9 @@ class MemorySampler:
             now = time.monotonic()
             if now >= due or ending:
                 due = now + self._period_s
-                if self._host.all_guests():
-                    self._waiting.append(sample(self._host))
+                with self._host.lock:  # or one that a listener takes meanwhile, later, would come first
+                    if self._host.all_guests():
+                        self._waiting.append(sample(self._host))
             while self._waiting:
                 self._take(self._waiting.popleft())
             if ending:
