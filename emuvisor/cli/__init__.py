@@ -7,6 +7,7 @@ run.py       `emuvisor run`;    guests.py: options to configurations, session.py
 images.py    `emuvisor images`
 disk.py      `emuvisor disk`; disk_files.py, disk_convert.py, disk_info.py: its actions,
              transfer.py: their progress
+store.py     `emuvisor store`
 doctor.py    `emuvisor doctor`; checks.py: what it looks at
 tables.py    a table for a terminal or for a file
 """

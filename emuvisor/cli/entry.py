@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from emuvisor.cli import autopilot, demo, disk, doctor, images, memory, run, schedule, screenshot, top
+from emuvisor.cli import autopilot, demo, disk, doctor, images, memory, run, schedule, screenshot, store, top
 from emuvisor.errors import EmuvisorError
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "EXIT_USAGE", "build_parser", "main"]
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, run, top, memory, autopilot, schedule, screenshot, images, disk, doctor):
+    for command in (demo, run, top, memory, autopilot, schedule, screenshot, images, disk, store, doctor):
         command.add_to(commands)
     return parser
 

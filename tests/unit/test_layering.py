@@ -11,7 +11,7 @@ LAYERS = (
     {"errors"},
     {"units", "holes", "serving"},
     {"bus", "memory", "firmware"},
-    {"cpu", "devices", "images", "net"},
+    {"cpu", "devices", "images", "net", "store"},
     {"machine"},
     {"host"},
     {"vnc", "metrics"},
