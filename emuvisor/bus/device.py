@@ -1,6 +1,6 @@
 """The device protocol, and what a device needs in order to be saved."""
 
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from emuvisor.errors import SnapshotError
 
@@ -37,17 +37,17 @@ class Device(Protocol):
 
 
 class Stateful(Protocol):
-    """What can be saved apart from its wiring."""
+    """What can be saved apart from its wiring, and put back in place."""
 
     def save(self) -> SavedState:
         """The state as plain data."""
         ...
 
-    @classmethod
-    def restore(cls, state: SavedState, *args: Any, **collaborators: Any) -> Self:
-        """The chip again, wired to `collaborators` (clock, interrupt lines, ...) given by keyword.
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave, whatever the present state is. The wiring stays: outputs are driven to their
+        levels then, timers are armed as they were, containers are refilled.
 
-        Raises SnapshotError.
+        Raises SnapshotError for a state that is not this device's; the device is then to be reset.
         """
         ...
 

@@ -118,15 +118,16 @@ class Numbers:
         return f"a list of at most {self.length} integers from 0 to {self.maximum}"
 
 
+_CONTAINERS = frozenset((bytearray, deque, list))
+
+
 def save_fields(chip: object, device: str, version: int, fields: Fields) -> SavedState:
     """The attributes of `chip` named in `fields`, as plain data under the names of `device` and `version`."""
     state: SavedState = {"device": device, "version": version}
     for field, kind in fields.items():
         value = getattr(chip, field)
-        if isinstance(kind, Data):
-            value = bytes(value)
-        elif isinstance(kind, Numbers):
-            value = list(value)
+        if type(value) in _CONTAINERS:
+            value = bytes(value) if type(kind) is Data else list(value)
         state[field] = value
     return state
 
@@ -134,20 +135,23 @@ def save_fields(chip: object, device: str, version: int, fields: Fields) -> Save
 def load_fields(chip: object, state: SavedState, device: str, version: int, fields: Fields) -> None:
     """Set the attributes of `chip` named in `fields` from `state`, which `save_fields` made.
 
-    Containers are refilled, not replaced. Raises SnapshotError for a state of another device, a
+    Containers are refilled, not replaced; what has its value already is left alone, which most fields have when a
+    guest is put back to where it was a moment ago. Raises SnapshotError for a state of another device, a
     newer version, and a field that is missing or has a value that is not allowed.
     """
     check_saved(state, device, version)
     for field, kind in fields.items():
         if field not in state:
             raise SnapshotError(f"{device}: the saved state has no field {field!r}")
-        value = state[field]
+        value, present = state[field], getattr(chip, field)
+        if type(value) is type(present) and value == present:
+            continue
         if not kind.accepts(value):
             raise SnapshotError(f"{device}: saved field {field!r} is {reprlib.repr(value)}; expected {kind}")
-        container = getattr(chip, field)
-        if isinstance(container, bytearray | list | deque):
-            container.clear()
-            container.extend(value)
+        if type(present) in _CONTAINERS:
+            if type(present) is not bytearray or present != value:
+                present.clear()
+                present.extend(value)
         else:
             setattr(chip, field, value)
 
@@ -192,7 +196,8 @@ class InputLevel:
 
 
 class Deadline:
-    """A saved field: when the timer is due that the chip keeps as attribute `timer`, or None. Setting it arms it."""
+    """A saved field: when the timer is due that the chip keeps as attribute `timer`, or None. Setting it arms or
+    cancels it."""
 
     def __init__(self, timer: str) -> None:
         self._timer = timer
@@ -202,5 +207,8 @@ class Deadline:
         return timer.deadline_ns
 
     def __set__(self, chip: Any, deadline_ns: int | None) -> None:
-        if deadline_ns is not None:
-            getattr(chip, self._timer).arm(deadline_ns)
+        timer: Timer = getattr(chip, self._timer)
+        if deadline_ns is None:
+            timer.cancel()
+        else:
+            timer.arm(deadline_ns)

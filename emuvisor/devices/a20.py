@@ -1,7 +1,6 @@
 """The A20 gate: one line that the keyboard controller and port 92h both drive."""
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Fields, Flag, load_fields, save_fields
@@ -39,9 +38,9 @@ class A20Gate:
         """The gate as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, on_change: Callable[[bool], None]) -> Self:
-        """The gate as it was saved. `on_change` is not called: the processor's state has its own A20 mask."""
-        gate = cls(on_change)
-        load_fields(gate, state, _DEVICE, _VERSION, _FIELDS)
-        return gate
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        before = self.enabled
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
+        if self.enabled != before:
+            self._on_change(self.enabled)

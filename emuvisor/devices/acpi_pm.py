@@ -5,7 +5,6 @@ Left out: sleep states but S5, processor power states, bus master and global loc
 """
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
@@ -252,20 +251,9 @@ class PowerManagement:
         """The registers as plain data."""
         return save_fields(self, _PM, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        clock: Clock,
-        sci: InterruptLine,
-        on_shutdown: Callable[[], None],
-        timer_bits: int = 24,
-    ) -> Self:
-        """The block as it was saved, on a clock that goes on where that one was. Raises SnapshotError."""
-        block = cls(clock=clock, sci=sci, on_shutdown=on_shutdown, timer_bits=timer_bits)
-        load_fields(block, state, _PM, _VERSION, _FIELDS)
-        return block
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _PM, _VERSION, _FIELDS)
 
 
 class SmiCommandPort:
@@ -303,9 +291,6 @@ class SmiCommandPort:
         """Both bytes as plain data."""
         return save_fields(self, _SMI, _VERSION, _SMI_FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, on_acpi_mode: Callable[[bool], None]) -> Self:
-        """The port as it was saved."""
-        port = cls(on_acpi_mode=on_acpi_mode)
-        load_fields(port, state, _SMI, _VERSION, _SMI_FIELDS)
-        return port
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _SMI, _VERSION, _SMI_FIELDS)

@@ -1,7 +1,6 @@
 """Debug exit: a write ends the run with an exit code, as QEMU's isa-debug-exit does (port F4h by custom)."""
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState, check_saved
 
@@ -34,8 +33,6 @@ class DebugExit:
         """Only who it is: the port has no state."""
         return {"device": _DEVICE, "version": _VERSION}
 
-    @classmethod
-    def restore(cls, state: SavedState, *, on_exit: Callable[[int], None]) -> Self:
-        """The port again."""
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _DEVICE, _VERSION)
-        return cls(on_exit=on_exit)

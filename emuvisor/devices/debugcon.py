@@ -1,7 +1,6 @@
 """Debug console: each byte written is a byte of output (port E9h of Bochs, port 402h of SeaBIOS on QEMU)."""
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState, check_saved
 
@@ -37,8 +36,6 @@ class DebugConsole:
         """Only who it is: the console has no state."""
         return {"device": _DEVICE, "version": _VERSION}
 
-    @classmethod
-    def restore(cls, state: SavedState, *, sink: Callable[[bytes], None]) -> Self:
-        """The console again."""
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _DEVICE, _VERSION)
-        return cls(sink=sink)

@@ -7,7 +7,6 @@ are left out: no PC chip set has them.
 """
 
 from collections.abc import Iterator
-from typing import Self
 
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.saved import Data, Fields, Number, load_fields, save_fields, saved_part
@@ -373,12 +372,9 @@ class DmaController:
             "pages": self.pages.save(),
         }
 
-    @classmethod
-    def restore(cls, state: SavedState, *, memory: PhysicalMemory) -> Self:
-        """The chips as they were saved. Raises SnapshotError."""
-        dma = cls(memory=memory)
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _PAIR, _VERSION)
-        dma.first.load(saved_part(state, _PAIR, "first"))
-        dma.second.load(saved_part(state, _PAIR, "second"))
-        dma.pages.load(saved_part(state, _PAIR, "pages"))
-        return dma
+        self.first.load(saved_part(state, _PAIR, "first"))
+        self.second.load(saved_part(state, _PAIR, "second"))
+        self.pages.load(saved_part(state, _PAIR, "pages"))

@@ -6,7 +6,6 @@ interface's query table is left out: nobody asks a chip that the firmware's buil
 """
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Number, Numbers, load_fields, save_fields
@@ -45,7 +44,6 @@ IDENTIFIERS = bytes([MANUFACTURER_INTEL, DEVICE_J3])
 _DEVICE = "flash"
 _VERSION = 1
 _FIELDS: Fields = {
-    "data": Data(MAX_SIZE, minimum=BLOCK_SIZE),
     "status": Number(READY | ERASE_ERROR | PROGRAM_ERROR),
     "expects": Number(5),
     "shows": Number(2),
@@ -103,6 +101,7 @@ class Flash:
         self.buffer: list[int] = []
         """A buffered write so far, as address * 256 + byte."""
         self.buffer_count = 0
+        self._fields: Fields = {"data": Data(len(data), minimum=len(data)), **_FIELDS}
         show(bytes(data))
 
     @property
@@ -218,28 +217,21 @@ class Flash:
 
     def save(self) -> SavedState:
         """The content and the registers as plain data."""
-        return save_fields(self, _DEVICE, _VERSION, _FIELDS)
+        return save_fields(self, _DEVICE, _VERSION, self._fields)
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        show: Callable[[bytes | None], None],
-        store: Callable[[int, bytes], None] = lambda _offset, _data: None,
-    ) -> Self:
-        """The chip as it was saved. Raises SnapshotError."""
-        chip = cls(bytes(BLOCK_SIZE), show=lambda _data: None, store=store)
-        load_fields(chip, state, _DEVICE, _VERSION, _FIELDS)
-        size = len(chip.data)
-        if size % BLOCK_SIZE:
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave; it is shown and stored as far as it is new. Raises SnapshotError."""
+        before, was_shown = bytes(self.data), self._shows == Shows.ARRAY
+        load_fields(self, state, _DEVICE, _VERSION, self._fields)
+        if any(write >> 8 >= len(before) for write in self.buffer):
             raise SnapshotError(
-                f"{_DEVICE}: saved field 'data' has {size} bytes, not a multiple of {BLOCK_SIZE}"
+                f"{_DEVICE}: saved field 'buffer' has an address outside the chip's {len(before)} bytes"
             )
-        if any(write >> 8 >= size for write in chip.buffer):
-            raise SnapshotError(
-                f"{_DEVICE}: saved field 'buffer' has an address outside the chip's {size} bytes"
-            )
-        chip._show = show
-        show(bytes(chip.data) if chip.shows == Shows.ARRAY else None)
-        return chip
+        if self.data == before:
+            return
+        if was_shown and self._shows == Shows.ARRAY:
+            self._show(bytes(self.data))
+        try:
+            self._store(0, bytes(self.data))
+        except OSError as error:
+            raise SnapshotError(f"{_DEVICE}: its content cannot be stored: {error.strerror}") from None

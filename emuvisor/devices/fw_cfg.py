@@ -6,7 +6,6 @@ out whole ends with the error bit in its descriptor; one whose descriptor is not
 
 import struct
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Number, load_fields, save_fields
@@ -172,12 +171,9 @@ class FwCfg:
         """What is selected, as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, memory: PhysicalMemory) -> Self:
-        """The chip as it was saved, without its items. Raises SnapshotError."""
-        chip = cls(memory=memory)
-        load_fields(chip, state, _DEVICE, _VERSION, _FIELDS)
-        return chip
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
 
     def _select(self, key: int) -> None:
         self.selected = key

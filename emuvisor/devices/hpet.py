@@ -5,7 +5,6 @@ Source: IA-PC HPET (High Precision Event Timers) Specification 1.0a.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Self
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState, check_saved
@@ -297,22 +296,10 @@ class Hpet:
             state[f"timer{index}"] = timer.save()
         return state
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        clock: Clock,
-        irq0: InterruptLine,
-        irq8: InterruptLine,
-        routes: Mapping[int, InterruptLine],
-        msi: Callable[[int, int], None] | None = None,
-    ) -> Self:
-        """The timers as they were saved, on a clock that goes on where that one was. Raises SnapshotError."""
-        hpet = cls(clock=clock, irq0=irq0, irq8=irq8, routes=routes, msi=msi)
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _DEVICE, _VERSION)
-        for index, timer in enumerate(hpet.timers):
+        for index, timer in enumerate(self.timers):
             timer.load(saved_part(state, _DEVICE, f"timer{index}"))
-        load_fields(hpet, state, _DEVICE, _VERSION, _FIELDS)
-        hpet._drive()
-        return hpet
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
+        self._drive()

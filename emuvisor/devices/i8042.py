@@ -6,7 +6,6 @@ interface test, which fails, and from its loopback, which is not marked.
 """
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
@@ -212,22 +211,9 @@ class I8042:
         """The controller's state as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        keyboard: Keyboard,
-        irq: InterruptLine,
-        a20: A20Gate,
-        on_reset: Callable[[], None],
-        mouse: Mouse | None = None,
-        aux_irq: InterruptLine | None = None,
-    ) -> Self:
-        """The controller as it was saved, wired to a restored keyboard and mouse. Raises SnapshotError."""
-        controller = cls(keyboard=keyboard, irq=irq, a20=a20, on_reset=on_reset, mouse=mouse, aux_irq=aux_irq)
-        load_fields(controller, state, _DEVICE, _VERSION, _FIELDS)
-        return controller
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
 
     def _read_output(self) -> int:
         value = self.output

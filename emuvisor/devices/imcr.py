@@ -3,8 +3,6 @@
 Source: MultiProcessor Specification 1.4, section 3.6.2.1 (PIC mode).
 """
 
-from typing import Self
-
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
 from emuvisor.bus.saved import Fields, Flag, InputLevel, Number, load_fields, save_fields
@@ -72,17 +70,7 @@ class Imcr:
         """The mode as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        direct: InterruptLine,
-        lint0: InterruptLine,
-        through_apic_at_reset: bool = False,
-    ) -> Self:
-        """The register as it was saved."""
-        imcr = cls(direct=direct, lint0=lint0, through_apic_at_reset=through_apic_at_reset)
-        load_fields(imcr, state, _DEVICE, _VERSION, _FIELDS)
-        imcr._route()
-        return imcr
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
+        self._route()

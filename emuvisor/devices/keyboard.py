@@ -7,7 +7,6 @@ out: every driver asks for it with a reset command.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Flag, Number, load_fields, save_fields
@@ -173,12 +172,9 @@ class Keyboard:
         """Settings, scan codes and waiting text as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState) -> Self:
-        """The keyboard as it was saved, for its controller to connect to. Raises SnapshotError."""
-        keyboard = cls()
-        load_fields(keyboard, state, _DEVICE, _VERSION, _FIELDS)
-        return keyboard
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
 
     @property
     def waiting(self) -> bytes:

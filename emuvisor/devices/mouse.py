@@ -8,7 +8,6 @@ code that a mouse sends when it gets power is left out: every driver asks for it
 
 from collections import deque
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Flag, Number, load_fields, save_fields
@@ -249,12 +248,9 @@ class Mouse:
         """Settings, counts and what waits for the guest, as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState) -> Self:
-        """The mouse as it was saved, for its controller to connect to. Raises SnapshotError."""
-        mouse = cls()
-        load_fields(mouse, state, _DEVICE, _VERSION, _FIELDS)
-        return mouse
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
 
     # Commands.
 

@@ -4,8 +4,6 @@ Source: Intel 8259A data sheet (231468); the edge/level control registers from t
 The MCS-80/85 mode (ICW4.uPM = 0) is accepted and vectors as the 8086 mode does.
 """
 
-from typing import Self
-
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.irq import InterruptLine
 from emuvisor.bus.saved import Fields, Flag, Number, load_fields, save_fields, saved_part
@@ -361,19 +359,13 @@ class PicPair:
             "slave": self.slave.save(),
         }
 
-    @classmethod
-    def restore(cls, state: SavedState, *, intr: InterruptLine) -> Self:
-        """The pair as it was saved, its input lines at the levels that they had.
-
-        Restore it before the devices that drive its lines: each then finds its line as it left it.
-        """
-        pair = cls(intr)
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave, the levels on the input lines too. Raises SnapshotError."""
         check_saved(state, _PAIR, _VERSION)
-        for chip, part in ((pair.master, "master"), (pair.slave, "slave")):
+        for chip, part in ((self.master, "master"), (self.slave, "slave")):
             chip.load(saved_part(state, _PAIR, part))
-        for irq, line in enumerate(pair.lines):
-            chip = pair.slave if irq >= INPUTS else pair.master
+        for irq, line in enumerate(self.lines):
+            chip = self.slave if irq >= INPUTS else self.master
             line.level = bool(chip.levels >> irq % INPUTS & 1)
-        pair.slave.update_output()
-        pair.master.update_output()
-        return pair
+        self.slave.update_output()
+        self.master.update_output()

@@ -4,8 +4,6 @@ Source: Intel 8254 data sheet (231164). Ticks of the 1.193182 MHz input are numb
 whole-number arithmetic, so nothing drifts.
 """
 
-from typing import Self
-
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.irq import InterruptLine
@@ -131,15 +129,12 @@ class I8254:
             state[f"counter{index}"] = counter.save()
         return state
 
-    @classmethod
-    def restore(cls, state: SavedState, *, clock: Clock, irq: InterruptLine) -> Self:
-        """The chip as it was saved, on a clock that goes on where that one was. Raises SnapshotError."""
-        pit = cls(clock=clock, irq=irq)
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _DEVICE, _VERSION)
-        for index, counter in enumerate(pit.counters):
+        for index, counter in enumerate(self.counters):
             counter.load(saved_part(state, _DEVICE, f"counter{index}"))
-        load_fields(pit, state, _DEVICE, _VERSION, _FIELDS)
-        return pit
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
 
     def _write_control(self, value: int, tick: int) -> None:
         select = value >> SC_SHIFT

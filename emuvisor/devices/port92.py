@@ -1,7 +1,6 @@
 """Port 92h: fast A20 and fast reset. Source: PORT92 in the Intel 82801 (ICH) data sheet."""
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Fields, Flag, load_fields, save_fields
@@ -48,9 +47,6 @@ class Port92:
         """The reset bit as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, a20: A20Gate, on_reset: Callable[[], None]) -> Self:
-        """The port as it was saved."""
-        port = cls(a20=a20, on_reset=on_reset)
-        load_fields(port, state, _DEVICE, _VERSION, _FIELDS)
-        return port
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)

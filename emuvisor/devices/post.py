@@ -1,7 +1,6 @@
 """Port 80h: where firmware shows how far it has come (power-on self-test codes)."""
 
 from collections import deque
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Fields, Numbers, load_fields, save_fields
@@ -41,9 +40,6 @@ class PostPort:
         """The codes as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState) -> Self:
-        """The port as it was saved."""
-        port = cls()
-        load_fields(port, state, _DEVICE, _VERSION, _FIELDS)
-        return port
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)

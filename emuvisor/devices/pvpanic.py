@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from enum import IntFlag
-from typing import Self
 
 from emuvisor.bus.device import SavedState, check_saved
 
@@ -49,8 +48,6 @@ class PvPanic:
         """Only who it is: the port has no state."""
         return {"device": _DEVICE, "version": _VERSION}
 
-    @classmethod
-    def restore(cls, state: SavedState, *, on_panic: Callable[[PanicEvent], None]) -> Self:
-        """The port again."""
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _DEVICE, _VERSION)
-        return cls(on_panic=on_panic)

@@ -1,7 +1,6 @@
 """The reset control register at port CF9h. Source: Intel 82371SB (PIIX3) data sheet, section 2.5.4.2 (RC)."""
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Fields, Number, load_fields, save_fields
@@ -49,9 +48,6 @@ class ResetControl:
         """The bits as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, on_reset: Callable[[], None]) -> Self:
-        """The register as it was saved."""
-        register = cls(on_reset=on_reset)
-        load_fields(register, state, _DEVICE, _VERSION, _FIELDS)
-        return register
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)

@@ -7,7 +7,6 @@ one interrupt and costs nothing more.
 """
 
 from datetime import UTC, datetime
-from typing import Self
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
@@ -233,12 +232,9 @@ class MC146818:
         """The registers, the RAM and the time as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, clock: Clock, irq: InterruptLine) -> Self:
-        """The chip as it was saved, on a clock that goes on where that one was. Raises SnapshotError."""
-        rtc = cls(clock=clock, irq=irq, epoch=datetime(2000, 1, 1, tzinfo=UTC))
-        load_fields(rtc, state, _DEVICE, _VERSION, _FIELDS)
-        return rtc
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
 
     # The time of day.
 

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.saved import Fields, Number, load_fields, save_fields
@@ -54,11 +53,9 @@ class PowerManagementControl:
         """Only who it is: the register has no state."""
         return {"device": _PM1A, "version": _VERSION}
 
-    @classmethod
-    def restore(cls, state: SavedState, *, on_shutdown: Callable[[], None]) -> Self:
-        """The register again."""
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _PM1A, _VERSION)
-        return cls(on_shutdown=on_shutdown)
 
 
 class ShutdownPort:
@@ -93,9 +90,6 @@ class ShutdownPort:
         """How much of the word has come, as plain data."""
         return save_fields(self, _SHUTDOWN, _VERSION, _SHUTDOWN_FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, on_shutdown: Callable[[], None]) -> Self:
-        """The port as it was saved."""
-        port = cls(on_shutdown=on_shutdown)
-        load_fields(port, state, _SHUTDOWN, _VERSION, _SHUTDOWN_FIELDS)
-        return port
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _SHUTDOWN, _VERSION, _SHUTDOWN_FIELDS)

@@ -4,7 +4,6 @@ Source: ACPI specification 6.4, sections 4.8.3.7 (sleep control and status) and 
 """
 
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.device import SavedState, check_saved
 
@@ -58,10 +57,6 @@ class SleepControl:
         """Only who it is: the registers have no state."""
         return {"device": _DEVICE, "version": _VERSION}
 
-    @classmethod
-    def restore(
-        cls, state: SavedState, *, on_shutdown: Callable[[], None], on_reset: Callable[[], None]
-    ) -> Self:
-        """The registers again. Raises SnapshotError."""
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _DEVICE, _VERSION)
-        return cls(on_shutdown=on_shutdown, on_reset=on_reset)

@@ -4,8 +4,6 @@ Source: NMI_SC in the Intel 82801 (ICH) data sheet. Nothing here raises an NMI, 
 never set; their enable bits are kept for whoever reads them back.
 """
 
-from typing import Self
-
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Fields, Number, load_fields, save_fields
 from emuvisor.devices.pit import I8254
@@ -64,9 +62,6 @@ class SpeakerPort:
         """The control bits as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, pit: I8254) -> Self:
-        """The port as it was saved. `pit` has kept the state of its gate itself."""
-        port = cls(pit=pit)
-        load_fields(port, state, _DEVICE, _VERSION, _FIELDS)
-        return port
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)

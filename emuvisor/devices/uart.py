@@ -7,7 +7,6 @@ framing or break errors. Only the receiver's time-out takes guest time, four cha
 
 from collections import deque
 from collections.abc import Callable
-from typing import Self
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
@@ -237,20 +236,9 @@ class NS16550A:
         """The registers, the FIFO and the input that waits, as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        name: str,
-        clock: Clock,
-        irq: InterruptLine,
-        sink: Callable[[bytes], None],
-    ) -> Self:
-        """The port as it was saved, on a clock that goes on where that one was. Raises SnapshotError."""
-        uart = cls(name=name, clock=clock, irq=irq, sink=sink)
-        load_fields(uart, state, _DEVICE, _VERSION, _FIELDS)
-        return uart
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
 
     # Registers.
 

@@ -1,10 +1,17 @@
 """The host's side of a guest's serial port or virtio console port: what it printed, and what people type."""
 
+import reprlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from emuvisor.bus.device import SavedState, check_saved
+from emuvisor.errors import SnapshotError
+
 __all__ = ["Console", "Watch"]
+
+_DEVICE = "console"
+_VERSION = 1
 
 HISTORY = 256 * 1024
 """Bytes of output that are kept; a guest that floods its console costs no more."""
@@ -100,6 +107,35 @@ class Console:
         """Look for it no more."""
         if watch in self._watches:
             self._watches.remove(watch)
+
+    # ---- saved state ----
+
+    def save(self) -> SavedState:
+        """What was printed, as far as it is kept, and what waits to be typed."""
+        return {
+            "device": _DEVICE,
+            "version": _VERSION,
+            "written": self.written,
+            "history": bytes(self._history[-HISTORY:]),
+            "input": b"".join(self._input),
+        }
+
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave; who listens stays, and hears nothing of it. Raises SnapshotError."""
+        check_saved(state, _DEVICE, _VERSION)
+        written, history, waiting = (state.get(field) for field in ("written", "history", "input"))
+        if not isinstance(history, bytes) or not isinstance(waiting, bytes) or len(history) > HISTORY:
+            raise SnapshotError(f"{_DEVICE}: what was printed and typed is not in the saved state")
+        if type(written) is not int or written < len(history):
+            raise SnapshotError(
+                f"{_DEVICE}: saved field 'written' is {reprlib.repr(written)}; {len(history)} bytes are kept"
+            )
+        self.written = written
+        self.searched = min(self.searched, written)
+        self._history[:] = history
+        self._input.clear()
+        if waiting:
+            self._input.append(waiting)
 
     @property
     def text(self) -> str:

@@ -4,10 +4,14 @@ Which one runs is a function of what they retire and of what they do, never of w
 so a guest with several vCPUs repeats as exactly as one with a single vCPU.
 """
 
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 
+from emuvisor.bus.device import SavedState, check_saved
+from emuvisor.bus.saved import Number
 from emuvisor.cpu.exits import ExitReason
 from emuvisor.cpu.vcpu import Vcpu
+from emuvisor.errors import SnapshotError
 
 __all__ = ["DEFAULT_TURN", "Vcpus"]
 
@@ -23,6 +27,19 @@ PAUSE_DOUBLINGS = 20
 """More would pass the longest turn."""
 INTERRUPT_DELAY = 20_000
 """Bytes of code after which a turn ends when a sibling has got an interrupt: time to send it to the others too."""
+
+_DEVICE = "vcpus"
+_VERSION = 1
+_SAVED = {
+    "number": "number",
+    "idle_ns": "_idle_ns",
+    "turn_start": "_turn_start",
+    "turn_end": "_turn_end",
+    "pauses": "_pauses",
+    "switches": "switches",
+}
+"""Field of the saved state to attribute."""
+_COUNT = Number(maximum=2**63 - 1)
 
 
 class Vcpus:
@@ -205,3 +222,25 @@ class Vcpus:
         if end < self._turn_end:
             self._turn_end = end
             running.shorten(end)
+
+    # ---- saved state ----
+
+    def save(self) -> SavedState:
+        """Whose turn it is, and since when; the vCPUs themselves are not part of it."""
+        own = {field: getattr(self, attribute) for field, attribute in _SAVED.items()}
+        return {"device": _DEVICE, "version": _VERSION, **own}
+
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave, with vCPUs that are loaded already. Raises SnapshotError."""
+        check_saved(state, _DEVICE, _VERSION)
+        for field in _SAVED:
+            kind = Number(len(self) - 1) if field == "number" else _COUNT
+            if not kind.accepts(state.get(field)):
+                raise SnapshotError(
+                    f"{_DEVICE}: saved field {field!r} is {reprlib.repr(state.get(field))}; expected {kind}"
+                )
+        for field, attribute in _SAVED.items():
+            setattr(self, attribute, state[field])
+        self.running = self._vcpus[self.number]
+        self._others = sum(vcpu.work for vcpu in self._vcpus) - self.running.work
+        self._on_switch(self.number, 0)

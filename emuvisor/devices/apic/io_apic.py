@@ -6,9 +6,8 @@ section 13.5).
 
 import reprlib
 from collections.abc import Callable
-from typing import Self
 
-from emuvisor.bus.device import SavedState, check_saved
+from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
 from emuvisor.bus.saved import Fields, Number, load_fields, save_fields
 from emuvisor.devices.apic.apic_bus import ApicBus
@@ -193,16 +192,12 @@ class IoApic:
         state["entries"] = list(self.entries)
         return state
 
-    @classmethod
-    def restore(cls, state: SavedState, *, bus: ApicBus, pins: int = PINS) -> Self:
-        """The chip as it was saved, its input lines at the levels that they had. Raises SnapshotError."""
-        chip = cls(bus=bus, pins=pins)
-        check_saved(state, _DEVICE, _VERSION)
-        load_fields(chip, state, _DEVICE, _VERSION, _FIELDS)
-        chip._load_entries(state.get("entries"))
-        for pin, line in enumerate(chip.lines):
-            line.level = bool(chip.levels >> pin & 1)
-        return chip
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave, the levels on the input lines too. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
+        self._load_entries(state.get("entries"))
+        for pin, line in enumerate(self.lines):
+            line.level = bool(self.levels >> pin & 1)
 
     def _load_entries(self, entries: object) -> None:
         if (

@@ -7,7 +7,6 @@ thermal and performance sources (their vector table entries are kept), EOI broad
 
 from collections.abc import Callable
 from functools import partial
-from typing import Self
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState, check_saved
@@ -511,40 +510,9 @@ class LocalApic:
         state["timer"] = self.timer.save()
         return state
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        clock: Clock,
-        apic_id: int,
-        bus: ApicBus,
-        on_intr: Callable[[bool], None],
-        on_nmi: Callable[[], None],
-        on_init: Callable[[], None],
-        on_sipi: Callable[[int], None],
-        extint: Callable[[], int | None] = lambda: None,
-        timer_hz: int = NS_PER_S,
-        bootstrap: bool = True,
-    ) -> Self:
-        """The APIC as it was saved, its pins at the levels that they had. Raises SnapshotError.
-
-        `on_intr` hears of a request that is pending.
-        """
-        apic = cls(
-            clock=clock,
-            apic_id=apic_id,
-            bus=bus,
-            on_intr=on_intr,
-            on_nmi=on_nmi,
-            on_init=on_init,
-            on_sipi=on_sipi,
-            extint=extint,
-            timer_hz=timer_hz,
-            bootstrap=bootstrap,
-        )
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
         check_saved(state, _DEVICE, _VERSION)
-        apic.timer.load(saved_part(state, _DEVICE, "timer"))
-        load_fields(apic, state, _DEVICE, _VERSION, _FIELDS)
-        apic._update_priority()
-        return apic
+        self.timer.load(saved_part(state, _DEVICE, "timer"))
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
+        self._update_priority()

@@ -40,6 +40,10 @@ class LocalApics:
         """Set a register of the running processor's APIC."""
         self._running.write(offset, value, size)
 
+    def parts(self) -> dict[str, LocalApic]:
+        """By the names under which a board saves them."""
+        return {f"local APIC {number}": apic for number, apic in enumerate(self._apics)}
+
     def reset(self) -> None:
         """As after power-on; all but the bootstrap processor's wait for a SIPI."""
         for apic in self._apics:

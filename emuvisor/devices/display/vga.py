@@ -6,7 +6,6 @@ status registers, and the choice of how the screen is drawn.
 """
 
 from collections.abc import Callable
-from typing import Self
 
 import numpy as np
 
@@ -281,12 +280,9 @@ class Vga:
         parts = {part: getattr(self, part).save() for part in _PARTS}
         return save_fields(self, _DEVICE, _VERSION, _FIELDS) | parts
 
-    @classmethod
-    def restore(cls, state: SavedState, *, clock: Clock, vram: VideoRam) -> Self:
-        """The display as it was saved; `vram` is what its owner restored. Raises SnapshotError."""
-        vga = cls(clock=clock, vram=vram)
-        load_fields(vga, state, _DEVICE, _VERSION, _FIELDS)
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave; `vram` is its owner's to load. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
         for part in _PARTS:
-            getattr(vga, part).load(saved_part(state, _DEVICE, part))
-        vga._configure()
-        return vga
+            getattr(self, part).load(saved_part(state, _DEVICE, part))
+        self._configure()

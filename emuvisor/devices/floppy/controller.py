@@ -6,7 +6,6 @@ Source: Intel 82077AA data sheet. `transfer` says what differs from the real one
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Self
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
@@ -491,20 +490,9 @@ class FloppyController:
         state["transfer"] = self._transfer.save()
         return state | {f"drive{drive.number}": drive.save() for drive in self.drives}
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        clock: Clock,
-        irq: InterruptLine,
-        dma: DmaChannel,
-        disks: Sequence[BlockDevice | None],
-    ) -> Self:
-        """The controller as it was saved, with the same disks. Raises SnapshotError."""
-        controller = cls(clock=clock, irq=irq, dma=dma, disks=disks)
-        load_fields(controller, state, _DEVICE, _VERSION, _FIELDS)
-        controller._transfer.load(saved_part(state, _DEVICE, "transfer"))
-        for drive in controller.drives:
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
+        self._transfer.load(saved_part(state, _DEVICE, "transfer"))
+        for drive in self.drives:
             drive.load(saved_part(state, _DEVICE, f"drive{drive.number}"))
-        return controller

@@ -71,12 +71,9 @@ class ConfigAddress:
         """The register as plain data."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(cls, state: SavedState, *, reset_control: Device) -> "ConfigAddress":
-        """The register as it was saved. Raises SnapshotError."""
-        register = cls(reset_control=reset_control)
-        load_fields(register, state, _DEVICE, _VERSION, _FIELDS)
-        return register
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
 
 
 class ConfigData:

@@ -12,9 +12,9 @@ All registers are bytes in `config`; which of their bits a guest can change is i
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
-from emuvisor.bus.device import SavedState, check_saved
+from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Flag, load_fields, save_fields, saved_part
 from emuvisor.devices.pci.bar import Bar, OptionRom
 from emuvisor.devices.pci.capabilities.capability import Capability
@@ -53,7 +53,7 @@ from emuvisor.devices.pci.registers import (
     SUBSYSTEM_VENDOR_ID,
     VENDOR_ID,
 )
-from emuvisor.errors import GuestAddressError, UsageError
+from emuvisor.errors import GuestAddressError, SnapshotError, UsageError
 from emuvisor.memory import PhysicalMemory
 
 __all__ = ["PciFunction", "PciHost", "Window"]
@@ -63,6 +63,9 @@ Window = tuple[Bar, int]
 
 DECODING = {COMMAND, EXPANSION_ROM} | {BASE_ADDRESS + 4 * index for index in range(BAR_COUNT)}
 """The double words that decide what answers where."""
+
+IDENTITY = (*range(VENDOR_ID, COMMAND), *range(REVISION_ID, CACHE_LINE_SIZE), HEADER_TYPE, INTERRUPT_PIN)
+"""Registers that say what it is, and never change."""
 
 _VERSION = 1
 _FIELDS: Fields = {"config": Data(CONFIG_SIZE, minimum=CONFIG_SIZE), "intx": Flag()}
@@ -347,17 +350,15 @@ class PciFunction:
     def load(self, state: SavedState) -> None:
         """Take over what `save` gave; the wiring stays. Raises SnapshotError."""
         self._seal()
-        check_saved(state, self.name, _VERSION)
+        before = bytes(self.config)
         load_fields(self, state, self.name, _VERSION, _FIELDS)
+        remapped = self.config != before
+        if remapped and any(self.config[register] != before[register] for register in IDENTITY):
+            self.config[:] = before
+            raise SnapshotError(f"{self.name}: the saved configuration space is that of another function")
         parts = saved_part(state, self.name, "capabilities")
         for i, capability in enumerate(self._capabilities):
             capability.load(saved_part(parts, self.name, str(i)))
-        self.remap()
+        if remapped:
+            self.remap()
         self._drive_pin()
-
-    @classmethod
-    def restore(cls, state: SavedState, **collaborators: Any) -> Self:
-        """The function as it was saved, built with `collaborators`, to be plugged in. Raises SnapshotError."""
-        function = cls(**collaborators)
-        function.load(state)
-        return function

@@ -19,7 +19,7 @@ Registers are read and written at their own offset, in any size up to 4 bytes th
 
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
-from typing import Protocol, Self
+from typing import Protocol
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
@@ -226,23 +226,11 @@ class BiosDisk:
         """The registers; the disks' contents are not part of the controller."""
         return save_fields(self, _DEVICE, _VERSION, _FIELDS)
 
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        memory: GuestMemory,
-        drives: Mapping[int, BlockDevice],
-        clock: Clock | None = None,
-        on_suspend: Callable[[str], None] | None = None,
-        meters: Mapping[int, DiskMeter] | None = None,
-    ) -> Self:
-        """The controller with saved registers, wired to `memory` and `drives`.
-
-        Raises SnapshotError for a state that is not this controller's.
-        """
-        disk = cls(memory, drives, clock=clock, on_suspend=on_suspend, meters=meters)
-        load_fields(disk, state, _DEVICE, _VERSION, _FIELDS)
-        if disk.waiting:
-            disk._arm()
-        return disk
+    def load(self, state: SavedState) -> None:
+        """Take over what `save` gave; a command that waits is tried again at once. Raises SnapshotError."""
+        load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
+        self._paid = False
+        if self.waiting:
+            self._arm()
+        elif self._retry is not None:
+            self._retry.cancel()

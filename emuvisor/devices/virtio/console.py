@@ -346,5 +346,7 @@ class Console(VirtioDevice):
         for number, port in enumerate(self.ports):
             part = saved_part(state, _DEVICE, f"port {number}")
             load_fields(port, part, _PORT_DEVICE, _VERSION, _PORT_FIELDS)
-            self.serve_later(_receive_queue(number))
-        self.serve_later(CONTROL_RX)
+            if port.backlog:
+                self.serve_later(_receive_queue(number))
+        if self._pending:
+            self.serve_later(CONTROL_RX)

@@ -158,6 +158,8 @@ class VirtioDevice:
         """Queues whose next turn the timer will start."""
         self.live = False
         """Whether the driver has set up the device, and it works."""
+        self._queues_for = 0
+        """With which features `queues` were made."""
         self.failure: str | None = None
         """Why the device needs a reset."""
         self._features = features
@@ -290,6 +292,7 @@ class VirtioDevice:
         return self._features | common | (mask_of(Feature.RING_PACKED) if self.packed else 0)
 
     def _make_queues(self) -> None:
+        self._queues_for = self.negotiated
         kind = PackedQueue if self.has(Feature.RING_PACKED) else SplitQueue
         self.queues = [
             kind(
@@ -381,7 +384,16 @@ class VirtioDevice:
         Raises SnapshotError.
         """
         load_fields(self, state, self.name, _VERSION, _FIELDS)
-        self._make_queues()
+        saved = list(self.waiting)
+        for index in saved:
+            if index >= len(self.queue_sizes):
+                raise SnapshotError(
+                    f"{self.name}: saved field 'waiting' names queue {index}; {len(self.queue_sizes)} queues"
+                )
+        self._timer.cancel()
+        self.failure = None
+        if self._queues_for != self.negotiated:
+            self._make_queues()
         queues = saved_part(state, self.name, "queues")
         for queue in self.queues:
             queue.load(saved_part(queues, self.name, str(queue.index)))
@@ -390,9 +402,9 @@ class VirtioDevice:
         for queue in self.queues:
             if queue.returned:
                 self.serve_later(queue.index)
-        for index in self.waiting:
-            if index >= len(self.queues):
-                raise SnapshotError(
-                    f"{self.name}: saved field 'waiting' names queue {index}; {len(self.queues)} queues"
-                )
-            self.serve_later(index)
+        # A queue that is not set up would have its turn for nothing.
+        self.waiting[:] = [index for index in self.waiting if index in saved or self.queues[index].live]
+        if self.waiting:
+            self.serve_later(self.waiting[0])
+        else:
+            self._timer.cancel()

@@ -309,7 +309,8 @@ class Input(VirtioDevice):
     def load_device(self, state: SavedState) -> None:
         """Go on with the same. Raises SnapshotError."""
         load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
-        self.serve_later(EVENT_QUEUE)
+        if self._waiting:
+            self.serve_later(EVENT_QUEUE)
 
 
 def _clamp(delta: int) -> int:

@@ -1,7 +1,6 @@
 """virtio over MMIO, version 2: virtio 1.2, section 4.2."""
 
 from collections.abc import Callable
-from typing import Any, Self
 
 from emuvisor.bus.clock import Clock
 from emuvisor.bus.device import SavedState
@@ -249,10 +248,3 @@ class VirtioMmio:
         load_fields(self, state, _DEVICE, _VERSION, _FIELDS)
         self.device.load(saved_part(state, _DEVICE, "chip"))
         self._irq.set(self.interrupt_status != 0)
-
-    @classmethod
-    def restore(cls, state: SavedState, **collaborators: Any) -> Self:
-        """The chip as it was saved, with a new device of the same kind among `collaborators`. Raises SnapshotError."""
-        chip = cls(**collaborators)
-        chip.load(state)
-        return chip

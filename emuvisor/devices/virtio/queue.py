@@ -10,6 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from struct import Struct
 from typing import Any, ClassVar
 
@@ -248,30 +249,18 @@ class VirtQueue(ABC):
 
     # ---- saved state ----
 
-    @property
-    def _fields(self) -> Fields:
-        address = Number((1 << 64) - 1)
-        fields: dict[str, Kind] = {
-            "size": Number(0xFFFF),
-            "ready": Flag(),
-            "descriptor_area": address,
-            "driver_area": address,
-            "device_area": address,
-        }
-        return fields | dict(self.counters)
-
     def save(self) -> SavedState:
         """Registers, counters and the chains in flight, oldest first, as plain data."""
         chains = []
         for chain in self._in_flight.values():
             parts = itertools.chain.from_iterable(chain.readable + chain.writable)
             chains.append([chain.head, chain.descriptors, len(chain.readable), *parts])
-        return save_fields(self, self.kind, 1, self._fields) | {"in_flight": chains}
+        return save_fields(self, self.kind, 1, _fields_of(type(self))) | {"in_flight": chains}
 
     def load(self, state: SavedState) -> None:
         """Take over what `save` gave. Chains that were in flight are popped again first. Raises SnapshotError."""
         self.reset()
-        load_fields(self, state, self.kind, 1, self._fields)
+        load_fields(self, state, self.kind, 1, _fields_of(type(self)))
         saved = state.get("in_flight")
         if not isinstance(saved, list) or len(saved) > self.max_size:
             raise SnapshotError(f"{self.kind}: saved field 'in_flight' is not a list of chains")
@@ -299,3 +288,17 @@ class VirtQueue(ABC):
         if sum(lengths) > self.max_chain_bytes:
             raise SnapshotError(f"{self.kind}: saved field 'in_flight' holds a chain of {sum(lengths)} bytes")
         return Chain(self.memory, head, descriptors, readable, writable, lengths[0], lengths[1])
+
+
+@cache
+def _fields_of(kind: type[VirtQueue]) -> Fields:
+    """The saved fields of a kind of queue."""
+    address = Number((1 << 64) - 1)
+    fields: dict[str, Kind] = {
+        "size": Number(0xFFFF),
+        "ready": Flag(),
+        "descriptor_area": address,
+        "driver_area": address,
+        "device_area": address,
+    }
+    return fields | dict(kind.counters)

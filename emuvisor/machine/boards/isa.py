@@ -6,6 +6,7 @@ Its I/O map is that of `legacy.py` and what is added here.
 from collections.abc import Sequence
 
 from emuvisor.bus.bus import Bus
+from emuvisor.bus.device import SavedState
 from emuvisor.bus.irq import InterruptLine
 from emuvisor.devices.pic import PicPair
 from emuvisor.devices.shutdown import PowerManagementControl
@@ -18,11 +19,14 @@ from emuvisor.machine.boards.legacy import (
     LegacyChips,
     reset_chips,
 )
+from emuvisor.machine.boards.parts import Parts, load_parts, save_parts, user_parts
 from emuvisor.machine.boards.plugins import plug_devices
 from emuvisor.machine.boards.wiring import Wiring
 from emuvisor.machine.loaders.boot import Piece
 
 __all__ = ["IsaBoard"]
+
+_NAME = "isa board"
 
 POWER = (0x604, 2)
 CASCADE = 2
@@ -58,6 +62,12 @@ class IsaBoard:
         self.power = PowerManagementControl(on_shutdown=w.on_shutdown)
         self.ports.attach(*POWER, self.power, width=2)
         self.user_devices = plug_devices(self, w.devices)
+        own = self.legacy.parts()
+        self._parts: Parts = {
+            **own,
+            **dict(user_parts(w.devices, self.user_devices, own)),
+            "interrupt controllers": self.pic,
+        }
 
     def load_roms(self, roms: Sequence[Piece], _programs_chipset: bool, /) -> None:
         """ROMs take the place of RAM."""
@@ -80,3 +90,11 @@ class IsaBoard:
         """The reset line: every chip back to its power-on state."""
         reset_chips(self.ports, self.mmio)
         self.legacy.reset()
+
+    def save(self) -> SavedState:
+        """The state of every chip. Raises SnapshotError."""
+        return save_parts(_NAME, self._parts)
+
+    def load(self, state: SavedState, /) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_parts(_NAME, self._parts, state)

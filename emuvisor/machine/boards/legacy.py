@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from emuvisor.bus.bus import Bus
+from emuvisor.bus.device import Stateful
 from emuvisor.bus.irq import InterruptLine, SharedLine
 from emuvisor.devices.a20 import A20Gate
 from emuvisor.devices.debug_exit import DebugExit
@@ -163,6 +164,24 @@ class LegacyChips:
         for address, (value, size) in content.items():
             for i in range(size):
                 self.rtc.set_cmos(address + i, value >> 8 * i & 0xFF)
+
+    def parts(self) -> dict[str, Stateful]:
+        """What is to be saved, but the interrupt controllers."""
+        mouse = {} if self.mouse is None else {"mouse": self.mouse}
+        return {
+            "A20 gate": self.a20,
+            "keyboard": self.keyboard,
+            **mouse,
+            "keyboard controller": self.i8042,
+            "port 92h": self.port92,
+            "interval timer": self.pit,
+            "speaker": self.speaker,
+            "clock": self.rtc,
+            "POST": self.post,
+            "shutdown": self.shutdown,
+            "BIOS disk": self.bios_disk,
+            **{uart.name: uart for uart in self.uarts},
+        }
 
     def reset(self) -> None:
         """What is behind the chips on the bus."""

@@ -8,6 +8,7 @@ This file is the machine's I/O map; the addresses of what all PCs have are in le
 from collections.abc import Sequence
 
 from emuvisor.bus.bus import Bus
+from emuvisor.bus.device import SavedState, Stateful
 from emuvisor.bus.irq import InterruptLine, SharedLine
 from emuvisor.devices import sleep_control
 from emuvisor.devices.apic.apic_bus import ApicBus
@@ -23,6 +24,7 @@ from emuvisor.devices.speaker import SpeakerPort
 from emuvisor.devices.uart import NS16550A
 from emuvisor.devices.virtio.mmio import MMIO_SIZE, VirtioMmio
 from emuvisor.machine.boards import legacy
+from emuvisor.machine.boards.parts import Parts, load_parts, save_parts, user_parts
 from emuvisor.machine.boards.plugins import plug_devices
 from emuvisor.machine.boards.processors import make_local_apics
 from emuvisor.machine.boards.wiring import Wiring, bios_disk
@@ -32,6 +34,8 @@ from emuvisor.machine.tables.install import table_pieces
 from emuvisor.machine.tables.platform import IsaDevice, Platform, SleepRegisters, VirtioMmioPlace
 
 __all__ = ["MicrovmBoard"]
+
+_NAME = "microvm board"
 
 # The I/O map beyond legacy.py: (first port, number of ports), (address, length)
 PM1A_CONTROL = (0x604, 2)
@@ -115,9 +119,30 @@ class MicrovmBoard:
         for address, (value, size) in legacy.memory_sizes(w.memory_map).items():
             for i in range(size):
                 self.rtc.set_cmos(address + i, value >> 8 * i & 0xFF)
+        self._transports: list[VirtioMmio] = []
         self.virtio = self._add_virtio(w)
         self.user_devices = plug_devices(self, w.devices)
         self.platform = self._platform(w)
+        self._parts = self._name_parts(w)
+
+    def _name_parts(self, w: Wiring) -> Parts:
+        own: dict[str, Stateful] = {
+            "interval timer": self.pit,
+            "speaker": self.speaker,
+            "clock": self.rtc,
+            "POST": self.post,
+            "shutdown": self.shutdown,
+            "BIOS disk": self.bios_disk,
+            **{uart.name: uart for uart in self.uarts},
+            **{f"virtio {number}": transport for number, transport in enumerate(self._transports)},
+        }
+        return {
+            **own,
+            **dict(user_parts(w.devices, self.user_devices, own)),
+            "interrupt controllers": self.pic,
+            "I/O APIC": self.io_apic,
+            **self.local_apics.parts(),
+        }
 
     def _add_virtio(self, w: Wiring) -> tuple[VirtioMmioPlace, ...]:
         """Plug the virtio devices in; returns where they are."""
@@ -135,6 +160,7 @@ class MicrovmBoard:
             )
             place = VirtioMmioPlace(first + number * length, length, VIRTIO_PINS[which])
             self.mmio.attach(place.address, place.length, transport, width=4)
+            self._transports.append(transport)
             places.append(place)
         return tuple(places)
 
@@ -197,3 +223,11 @@ class MicrovmBoard:
         """The reset line: every chip back to its power-on state."""
         legacy.reset_chips(self.ports, self.mmio)
         self.pic.reset()
+
+    def save(self) -> SavedState:
+        """The state of every chip. Raises SnapshotError."""
+        return save_parts(_NAME, self._parts)
+
+    def load(self, state: SavedState, /) -> None:
+        """Take over what `save` gave. Raises SnapshotError."""
+        load_parts(_NAME, self._parts, state)

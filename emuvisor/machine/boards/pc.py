@@ -8,7 +8,9 @@ from dataclasses import replace
 from itertools import count
 
 from emuvisor.bus.bus import Bus
+from emuvisor.bus.device import SavedState, Stateful
 from emuvisor.bus.irq import InterruptLine
+from emuvisor.bus.saved import saved_part
 from emuvisor.devices.acpi_pm import PowerManagement, SmiCommandPort
 from emuvisor.devices.apic.apic_bus import ApicBus
 from emuvisor.devices.apic.io_apic import IoApic
@@ -38,6 +40,7 @@ from emuvisor.devices.storage.ide.cdrom import CdRom
 from emuvisor.devices.storage.ide.disk import AtaDisk
 from emuvisor.devices.storage.ide.piix_ide import PiixIde
 from emuvisor.devices.virtio.pci import VirtioPci
+from emuvisor.errors import GuestAddressError, SnapshotError, UsageError
 from emuvisor.machine.boards import pci_setup
 from emuvisor.machine.boards.legacy import (
     COM,
@@ -53,6 +56,7 @@ from emuvisor.machine.boards.legacy import (
     LegacyChips,
     reset_chips,
 )
+from emuvisor.machine.boards.parts import Parts, load_parts, save_parts, user_parts
 from emuvisor.machine.boards.plugins import plug_devices
 from emuvisor.machine.boards.processors import make_local_apics
 from emuvisor.machine.boards.wiring import Drive, Wiring
@@ -61,9 +65,11 @@ from emuvisor.machine.loaders.uefi import variable_store_size
 from emuvisor.machine.memory_map import BIOS_END
 from emuvisor.machine.tables.install import boot_order, offer_tables, table_pieces
 from emuvisor.machine.tables.platform import IsaDevice, Pci, Platform, PowerBlock
-from emuvisor.units import KIB, MIB
+from emuvisor.units import KIB, MIB, PAGE_SIZE
 
 __all__ = ["PcBoard"]
+
+_NAME = "pc board"
 
 # The I/O map beyond legacy.py: (first port, number of ports)
 DMA_FIRST = (0x00, 16)
@@ -179,6 +185,7 @@ class PcBoard:
         self._firmware_variables = w.firmware_variables
         self.flash: Flash | None = None
         """UEFI's variables, once firmware that has such has been loaded."""
+        self._flash_gpa = 0
 
         self._add_interrupt_controllers(w)
         self._add_legacy_chips(w)
@@ -189,6 +196,7 @@ class PcBoard:
         self._add_virtio(w)
         self._add_firmware_interfaces(w)
         self.user_devices = plug_devices(self, w.devices)
+        self._parts = self._name_parts(w)
         self._platform = self._describe(w)
         offer_tables(self.platform, self.fw_cfg)
 
@@ -346,6 +354,35 @@ class PcBoard:
             CMOS_PROCESSORS: (len(w.processors) - 1, 1),
         }
 
+    def _name_parts(self, w: Wiring) -> Parts:
+        functions = {
+            "PCI {}.{}".format(*self.pci.place_of(function)): function
+            for function in self.pci
+            if function is not self.isa_bridge
+        }
+        own: dict[str, Stateful] = {
+            **self.legacy.parts(),
+            "DMA": self.dma,
+            "floppy": self.floppy,
+            "reset control": self.reset_control,
+            "PCI address": self.config_address,
+            "power management": self.power,
+            "SMI command": self.smi_command,
+            "display": self.display,
+            "fw_cfg": self.fw_cfg,
+            **functions,
+        }
+        return {
+            **own,
+            **dict(user_parts(w.devices, self.user_devices, own)),
+            "ISA bridge": self.isa_bridge,
+            "HPET": self.hpet,
+            "interrupt controllers": self.pic,
+            "IMCR": self.imcr,
+            "I/O APIC": self.io_apic,
+            **self.local_apics.parts(),
+        }
+
     def platform(self) -> Platform:
         """The board as its tables describe it, with the ACPI registers where they are now."""
         power = PowerBlock(base=self.power_function.base, sci=IRQ_SCI)
@@ -392,13 +429,13 @@ class PcBoard:
             else:
                 variables = variable_store_size(rom.data)
                 if variables and self.flash is None:
-                    self.flash = self._add_flash(rom.gpa, bytes(rom.data[:variables]))
+                    self._add_flash(rom.gpa, bytes(rom.data[:variables]))
                 self.memory.add_rom(rom.gpa + variables, rom.data[variables:])
         self._rom_in_f_segment = any(rom.gpa < BIOS_END and rom.end > F_SEGMENT for rom in roms)
         if not programs_chipset:
             self._set_up_as_firmware()
 
-    def _add_flash(self, gpa: int, initial: bytes) -> Flash:
+    def _add_flash(self, gpa: int, initial: bytes) -> None:
         """The chip with UEFI's variables. It has a battery's task: it outlives every reset."""
 
         def show(content: bytes | None) -> None:
@@ -413,7 +450,8 @@ class PcBoard:
             file = FlashFile(self._firmware_variables, initial)
             flash = Flash(file.data, show=show, store=file.write)
         self.mmio.attach(gpa, len(initial), flash, width=1)
-        return flash
+        self.flash = flash
+        self._flash_gpa = gpa
 
     def _set_up_as_firmware(self) -> None:
         """As firmware leaves the board, for guests that boot without one that programs it."""
@@ -442,3 +480,28 @@ class PcBoard:
         self.power.reset()
         self.dma.reset()
         self.legacy.reset()
+
+    def save(self) -> SavedState:
+        """The state of every chip. Raises SnapshotError."""
+        flash = None if self.flash is None else {"gpa": self._flash_gpa, "chip": self.flash.save()}
+        return save_parts(_NAME, self._parts) | {"flash": flash}
+
+    def load(self, state: SavedState, /) -> None:
+        """Take over what `save` gave, also on a board whose firmware has not been loaded. Raises SnapshotError."""
+        load_parts(_NAME, self._parts, state)
+        if state.get("flash") is None:
+            if self.flash is not None:
+                raise SnapshotError(f"{_NAME}: this guest has a flash chip, the saved state has none")
+            return
+        flash = saved_part(state, _NAME, "flash")
+        chip = saved_part(flash, _NAME, "chip")
+        if self.flash is None:
+            gpa, data = flash.get("gpa"), chip.get("data")
+            if not isinstance(gpa, int) or gpa % PAGE_SIZE or not isinstance(data, bytes):
+                raise SnapshotError(f"{_NAME}: the saved flash chip has no address or no content")
+            try:
+                self._add_flash(gpa, data)
+            except (UsageError, GuestAddressError) as error:
+                raise SnapshotError(f"{_NAME}: the saved flash chip at {gpa:#x}: {error}") from None
+        assert self.flash is not None
+        self.flash.load(chip)

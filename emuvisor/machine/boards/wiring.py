@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from emuvisor.bus.bus import Bus
 from emuvisor.bus.clock import Clock
+from emuvisor.bus.device import SavedState
 from emuvisor.devices.keyboard import Keyboard
 from emuvisor.devices.storage.biosdisk import BiosDisk
 from emuvisor.devices.storage.blockdevice import BlockDevice
@@ -134,4 +135,17 @@ class Board(Protocol):
 
     def reset(self) -> None:
         """The reset line: every chip back to its power-on state."""
+        ...
+
+    def save(self) -> SavedState:
+        """The state of every chip as plain data, by the parts' names. What lies in the guest's memory, ROMs and
+        regions (video memory) too, is the memory's. Raises SnapshotError for a device that cannot be saved.
+        """
+        ...
+
+    def load(self, state: SavedState, /) -> None:
+        """Take over what `save` gave, on a board that was made alike, whose memory and clock are loaded already.
+
+        Raises SnapshotError; the board is to be reset then.
+        """
         ...

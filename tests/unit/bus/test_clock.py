@@ -1,6 +1,9 @@
+from typing import Any
+
 import pytest
 
-from emuvisor.bus.clock import HostClock, Timer, VirtualClock
+from emuvisor.bus.clock import Clock, HostClock, Timer, VirtualClock
+from emuvisor.errors import SnapshotError
 
 
 class Log:
@@ -38,8 +41,6 @@ def test_host_time_counts_from_its_origin() -> None:
 
 
 def test_a_clock_has_to_say_what_time_it_is() -> None:
-    from emuvisor.bus.clock import Clock
-
     with pytest.raises(NotImplementedError):
         Clock().now_ns()
 
@@ -210,3 +211,86 @@ def test_a_callback_that_fails_costs_the_others_nothing(log: Log) -> None:
     assert log.fired == [("before", 5)]
     assert log.clock.fire_due() == 1
     assert log.fired == [("before", 5), ("behind", 5)]
+
+
+# ---- saved state ----
+
+
+def test_timers_that_are_due_together_fire_in_the_same_order_again(log: Log) -> None:
+    a, b, c, _ = (log.timer(name) for name in "abcd")
+    log.clock.skip(5)
+    c.arm(20)
+    a.arm(20)
+    b.arm(7)
+    state = log.clock.save()
+    assert state == {"device": "clock", "version": 1, "now_ns": 5, "timers": [[1, 7], [2, 20], [0, 20]]}
+    again = Log()
+    a, b, c, d = (again.timer(name) for name in "abcd")
+    for timer in (b, d):
+        timer.arm(6)  # what was armed before is forgotten
+    again.clock.skip(1000)
+    again.clock.load(state)
+    assert (again.clock.now_ns(), again.clock.next_deadline_ns()) == (5, None)
+    for timer in (a, b, c):
+        timer.arm(20)  # as chips do when they are loaded
+    d.arm(30)
+    again.clock.load_timers(state)
+    assert again.clock.save() == {**state, "timers": [*state["timers"], [3, 30]]}
+    again.clock.skip(100)
+    again.clock.fire_due()
+    assert again.fired == [("b", 7), ("c", 20), ("a", 20), ("d", 30)]
+
+
+def test_retired_work_is_part_of_a_loaded_time() -> None:
+    clock = VirtualClock(lambda: 70)
+    clock.load({"device": "clock", "version": 1, "now_ns": 100, "timers": []})
+    assert (clock.now_ns(), clock.skipped_ns) == (100, 30)
+
+
+def test_host_time_goes_on_from_the_saved_time() -> None:
+    host = [5_000]
+    clock = HostClock(lambda: host[0])
+    clock.load({"device": "clock", "version": 1, "now_ns": 900, "timers": []})
+    host[0] = 5_050
+    assert clock.now_ns() == 950
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"device": "pit"}, "the saved state is of device 'pit', not 'clock'"),
+        ({"version": 2}, "clock: saved state has version 2; this emuvisor reads 1 to 1"),
+        (
+            {"now_ns": -1},
+            "clock: saved field 'now_ns' is -1; expected an integer from 0 to 9223372036854775807",
+        ),
+        (
+            {"now_ns": None},
+            "clock: saved field 'now_ns' is None; expected an integer from 0 to 9223372036854775807",
+        ),
+        ({"timers": None}, "clock: saved field 'timers' is None; expected a list of at most 1 timers"),
+        (
+            {"timers": [[0, 1], [0, 2]]},
+            "clock: saved field 'timers' is [[0, 1], [0, 2]]; expected a list of at most 1 timers",
+        ),
+        *(
+            (
+                {"timers": [item]},
+                f"clock: saved field 'timers' has {item}; expected the number of one of 1 timers, and when it is due",
+            )
+            for item in ([1, 5], [-1, 5], [0, -1], [0, 1 << 63], [0], [True, 5], 7)
+        ),
+    ],
+)
+def test_a_saved_clock_is_checked_first(log: Log, change: dict[str, Any], message: str) -> None:
+    log.timer("a").arm(9)
+    before = log.clock.save()
+    with pytest.raises(SnapshotError) as error:
+        log.clock.load({**before, **change})
+    assert str(error.value) == message
+    assert log.clock.save() == before
+
+
+def test_a_clock_has_to_say_how_it_is_set() -> None:
+    with pytest.raises(NotImplementedError):
+        Clock().set_ns(1)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import loaded
 
 from emuvisor.devices.storage import biosdisk
 from emuvisor.devices.storage.biosdisk import MAX_SECTORS, PORT_COUNT, BiosDisk
@@ -78,7 +79,7 @@ class Rig:
 
 
 def saved_and_restored(rig: Rig) -> None:
-    rig.controller = BiosDisk.restore(rig.controller.save(), memory=rig.memory, drives=rig.drives)
+    rig.controller = loaded(BiosDisk(rig.memory, rig.drives), rig.controller.save())
 
 
 @pytest.fixture(params=[lambda rig: None, saved_and_restored], ids=["fresh", "restored"])
@@ -180,10 +181,10 @@ def test_save_keeps_the_registers() -> None:
     assert [rig.controller.read(offset, 1) for offset in range(PORT_COUNT)] == before
 
 
-def test_restore_refuses_another_device() -> None:
+def test_another_devices_state_is_refused() -> None:
     rig = Rig()
     with pytest.raises(SnapshotError) as error:
-        BiosDisk.restore({"device": "pit", "version": 1}, memory=rig.memory, drives=rig.drives)
+        rig.controller.load({"device": "pit", "version": 1})
     assert str(error.value) == "the saved state is of device 'pit', not 'biosdisk'"
 
 

@@ -149,6 +149,43 @@ def test_saving_and_restoring_in_the_middle_changes_nothing(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(before=actions, instead=actions, after=actions)
+def test_a_state_can_be_loaded_into_a_chip_in_any_other_state(
+    kind: str, before: list[Action], instead: list[Action], after: list[Action]
+) -> None:
+    source, target = Rig(kind), Rig(kind)
+    for action in before:
+        act(source, action)
+    for action in instead:
+        act(target, action)
+    target.become(source)
+    for action in [("time", 0), *after]:
+        assert target.levels() == source.levels()
+        assert target.save() == source.save()
+        assert target.wires.clock.save() == source.wires.clock.save()
+        assert act(target, action) == act(source, action)
+    assert target.save() == source.save()
+    assert target.wires.log == source.wires.log
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(before=actions, instead=actions)
+def test_a_chip_that_is_loaded_arms_and_cancels_its_own_timers(
+    kind: str, before: list[Action], instead: list[Action]
+) -> None:
+    source, target = Rig(kind), Rig(kind)
+    for action in before:
+        act(source, action)
+    for action in instead:
+        act(target, action)
+    target.wires.clock.set_ns(source.wires.clock.now_ns())
+    target.load(source.save())
+    assert sorted(target.wires.clock.save()["timers"]) == sorted(source.wires.clock.save()["timers"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=15, deadline=None)
 @given(before=actions)
 def test_reset_twice_is_reset_once(kind: str, before: list[Action]) -> None:

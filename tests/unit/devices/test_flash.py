@@ -1,5 +1,7 @@
 """The flash chip for UEFI variables: commands, status, and what reaches the file."""
 
+import errno
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ class Bench:
 
     def store(self, offset: int, data: bytes) -> None:
         if self.full:
-            raise OSError("no space")
+            raise OSError(errno.ENOSPC, "no space")
         self.stored.append((offset, data))
 
     def write(self, *accesses: tuple[int, int]) -> None:
@@ -30,9 +32,8 @@ class Bench:
             self.chip.write(offset, value, 1)
 
     def restored(self) -> "Bench":
-        again = Bench.__new__(Bench)
-        again.shown, again.stored, again.full = [], [], False
-        again.chip = Flash.restore(self.chip.save(), show=again.shown.append, store=again.store)
+        again = Bench()
+        again.chip.load(self.chip.save())
         return again
 
 
@@ -130,9 +131,31 @@ def test_a_reset_shows_the_content(bench):
 def test_restoring_in_the_middle_of_a_command(bench):
     bench.write((3, 0xE8), (3, 0), (3, 0x77))
     again = bench.restored()
-    assert again.shown == [None]
+    assert again.shown == [b"\xff" * SIZE, None]
     again.write((3, 0xD0))
     assert again.stored == [(3, b"\x77")]
+
+
+def test_content_that_is_loaded_is_shown_and_stored_where_it_is_new(bench):
+    state = bench.chip.save()
+    shown = list(bench.shown)
+    bench.chip.load(state)
+    assert (bench.shown, bench.stored) == (shown, [])
+    bench.write((3, 0x40), (3, 0x77), (0, 0xFF))
+    bench.shown.clear()
+    bench.chip.load(state)
+    assert bench.shown == [b"\xff" * SIZE]
+    assert bench.stored[1:] == [(0, b"\xff" * SIZE)]
+    assert bench.chip.save() == state
+
+
+def test_content_that_cannot_be_stored_is_not_loaded(bench):
+    state = bench.chip.save()
+    bench.write((3, 0x40), (3, 0x77))
+    bench.full = True
+    with pytest.raises(SnapshotError) as error:
+        bench.chip.load(state)
+    assert str(error.value) == "flash: its content cannot be stored: no space"
 
 
 @pytest.mark.parametrize("size", [0, 100, 17 << 20])
@@ -145,11 +168,15 @@ def test_a_wrong_size_is_refused(size):
 def test_a_saved_state_that_does_not_fit_is_refused(bench):
     state = bench.chip.save()
     for field, value, message in (
-        ("data", bytes(5000), "flash: saved field 'data' has 5000 bytes, not a multiple of 4096"),
+        (
+            "data",
+            bytes(5000),
+            "flash: saved field 'data' is b'\\x00\\x00\\x0...0\\x00\\x00\\x00'; expected 8192 to 8192 bytes",
+        ),
         ("buffer", [SIZE << 8], "flash: saved field 'buffer' has an address outside the chip's 8192 bytes"),
     ):
         with pytest.raises(SnapshotError) as error:
-            Flash.restore({**state, field: value}, show=lambda _: None)
+            bench.chip.load({**state, field: value})
         assert str(error.value) == message
 
 

@@ -5,6 +5,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import loaded
 
 from emuvisor.devices.fw_cfg import PORT_COUNT, FwCfg, Item
 from emuvisor.errors import GuestAddressError, OutOfFrames, UsageError
@@ -98,7 +99,7 @@ def test_what_is_selected_is_saved(bench):
     bench.chip.add_file("file", b"abc")
     bench.select(Item.FIRST_FILE)
     bench.take(1)
-    bench.chip = FwCfg.restore(bench.chip.save(), memory=bench.ram)
+    bench.chip = loaded(FwCfg(memory=bench.ram), bench.chip.save())
     bench.chip.add_file("file", b"abc")
     assert bench.take(3) == b"bc\0"
 

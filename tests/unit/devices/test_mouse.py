@@ -6,6 +6,7 @@ import pytest
 from device_rigs import Rig
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import loaded
 
 from emuvisor.devices.mouse import Mouse
 from emuvisor.errors import UsageError
@@ -355,7 +356,7 @@ def test_nothing_makes_it_raise_or_grow(actions: list[tuple[str, int]]) -> None:
             mouse.button(number, not mouse.buttons)
         else:
             mouse.wheel(number)
-        assert Mouse.restore(mouse.save()).save() == mouse.save()
+        assert loaded(Mouse(), mouse.save()).save() == mouse.save()
     taken = 0
     while mouse.has_data:
         mouse.take()

@@ -1,6 +1,7 @@
 """Hardware-reduced ACPI's registers: off and reset."""
 
 import pytest
+from loading import loaded
 
 from emuvisor.devices.sleep_control import SleepControl
 from emuvisor.errors import SnapshotError
@@ -17,7 +18,7 @@ def log() -> list[str]:
 def chip(request, log) -> SleepControl:
     events = {"on_shutdown": lambda: log.append("off"), "on_reset": lambda: log.append("reset")}
     chip = SleepControl(**events)
-    return chip if request.param == "fresh" else SleepControl.restore(chip.save(), **events)
+    return chip if request.param == "fresh" else loaded(SleepControl(**events), chip.save())
 
 
 @pytest.mark.parametrize(
@@ -44,5 +45,5 @@ def test_a_reset_changes_nothing(chip, log):
 
 def test_another_devices_state_is_refused():
     with pytest.raises(SnapshotError) as error:
-        SleepControl.restore({"device": "toaster", "version": 1}, on_shutdown=print, on_reset=print)
+        SleepControl(on_shutdown=print, on_reset=print).load({"device": "toaster", "version": 1})
     assert str(error.value) == "the saved state is of device 'toaster', not 'sleep-control'"

@@ -225,12 +225,3 @@ class CdRom(Drive):
         """Take over what `save` gave. Raises SnapshotError."""
         super().load(state)
         self.unit.load(saved_part(state, self.kind, "unit"))
-
-    @classmethod
-    def restore(
-        cls, state: SavedState, *, disc: BlockDevice | None = None, serial: str = "EMUVISOR-CD"
-    ) -> "CdRom":
-        """The drive as it was saved, with `disc`. Raises SnapshotError."""
-        drive = cls(disc=disc, serial=serial)
-        drive.load(state)
-        return drive

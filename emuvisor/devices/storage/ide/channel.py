@@ -5,8 +5,6 @@ write; the DEV bit says which of them answers and gets the command. Device 0 ans
 status of 0; where nobody answers, the cable's pull-down on DD7 makes every register 7Fh.
 """
 
-from typing import Self
-
 from emuvisor.bus.device import SavedState, check_saved
 from emuvisor.bus.irq import InterruptLine
 from emuvisor.bus.saved import Fields, Flag, Number, load_fields, save_fields, saved_part
@@ -205,21 +203,6 @@ class IdeChannel:
                 drive.load(part)
         self._select(self.slave_selected)
         self._drive_line()
-
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        irq: InterruptLine,
-        master: Drive | None = None,
-        slave: Drive | None = None,
-        name: str = "ide",
-    ) -> Self:
-        """The channel as it was saved, with the same kinds of drive. Raises SnapshotError."""
-        channel = cls(irq=irq, master=master, slave=slave, name=name)
-        channel.load(state)
-        return channel
 
 
 class ControlBlock:

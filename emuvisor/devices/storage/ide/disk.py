@@ -316,6 +316,8 @@ class AtaDisk(Drive):
             self.meter.throttle.load(saved_part(state, self.kind, "tokens"), self.kind, self._clock.now_ns())
         if self.phase in (Phase.HOST_FULL, Phase.THROTTLED):
             self._arm()
+        elif self._retry is not None:
+            self._retry.cancel()
 
     def save(self) -> SavedState:
         """Registers, settings, the transfer under way, and the tokens; not what is on the disk."""
@@ -546,19 +548,3 @@ class AtaDisk(Drive):
             for lba, count in wanted:
                 self.disk.discard(lba, count)
         self.finish()
-
-    @classmethod
-    def restore(
-        cls,
-        state: SavedState,
-        *,
-        disk: BlockDevice,
-        serial: str = "EMUVISOR",
-        clock: Clock | None = None,
-        on_suspend: Callable[[str], None] | None = None,
-        meter: DiskMeter | None = None,
-    ) -> "AtaDisk":
-        """The drive as it was saved, on `disk`. Raises SnapshotError."""
-        drive = cls(disk=disk, serial=serial, clock=clock, on_suspend=on_suspend, meter=meter)
-        drive.load(state)
-        return drive

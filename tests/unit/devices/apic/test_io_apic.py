@@ -242,5 +242,5 @@ def test_the_number_of_pins_is_limited(pins: int) -> None:
 def test_saved_entries_are_checked(entries: list[int] | None, shown: str) -> None:
     state = {**IoApic(bus=ApicBus()).save(), "entries": entries}
     with pytest.raises(SnapshotError) as caught:
-        IoApic.restore(state, bus=ApicBus())
+        IoApic(bus=ApicBus()).load(state)
     assert str(caught.value) == f"io-apic: saved field 'entries' is {shown}; expected 24 entries"

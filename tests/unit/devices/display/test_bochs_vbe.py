@@ -229,6 +229,7 @@ def test_a_restored_picture_is_the_same(bench: Bench, bpp: int) -> None:
 def test_a_saved_mode_is_brought_to_a_smaller_memory(bench: Bench) -> None:
     bench.linear(1024, 768, 32)
     bench.set_vbe(BANK, 200)
-    small = Bench(type(bench.vga).restore(bench.vga.save(), clock=bench.clock, vram=Vram(1 * MIB)))
+    small = Bench(clock=bench.clock, vram=Vram(1 * MIB))
+    small.vga.load(bench.vga.save())
     assert [small.vbe(i) for i in (YRES, BANK, MEMORY_64K)] == [256, 15, 16]
     assert small.vga.screen().height == 256

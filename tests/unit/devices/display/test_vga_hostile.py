@@ -6,7 +6,6 @@ from display_rig import CRTC, GRAPHICS, SEQUENCER, Bench, Vram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emuvisor.devices.display.vga import Vga
 from emuvisor.devices.display.vga_pci import VgaRegisters
 from emuvisor.units import MIB
 
@@ -107,7 +106,8 @@ def test_a_forged_state_has_a_picture(data: st.DataObject, after: list[tuple[Any
     state["attribute"]["palette_enabled"] = data.draw(st.booleans())
     state["vbe"]["registers"] = data.draw(st.lists(words, max_size=11))
     state["window"]["latches"] = data.draw(st.integers(0, 2**32 - 1))
-    bench = Bench(Vga.restore(state, clock=fresh.clock, vram=fresh.vram), fresh.clock, fresh.vram)
+    bench = fresh
+    bench.vga.load(state)
     check(bench)
     for action in after:
         act(bench, action)

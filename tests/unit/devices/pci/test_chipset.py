@@ -1,6 +1,7 @@
 """The pc board's chip set: host bridge, ISA bridge, power management."""
 
 import pytest
+from loading import loaded
 from pci_rig import Chip, PciRig, simple
 
 from emuvisor.bus.irq import InterruptLine
@@ -78,7 +79,7 @@ def test_attribute_map_is_restored() -> None:
     rig = HostBridgeRig()
     rig.set(0, 0x59, 0x30, 1)
     shadow = FakeShadow()
-    again = I440FX.restore(rig.bridge.save(), shadow=shadow)
+    again = loaded(I440FX(shadow=shadow), rig.bridge.save())
     assert shadow.at(0xF0000) == (True, True)
     assert again.save() == rig.bridge.save()
 
@@ -157,7 +158,7 @@ def test_isa_bridge_reset_and_restore() -> None:
     rig.bridge.set_pin(3, 1, True)
     levels: set[int] = set()
     irqs = [InterruptLine(lambda level, irq=irq: levels.add(irq) if level else None) for irq in range(16)]  # type: ignore[misc]
-    again = PIIX3.restore(rig.bridge.save(), irqs=irqs)
+    again = loaded(PIIX3(irqs=irqs), rig.bridge.save())
     assert levels == {11}
     assert again.save() == rig.bridge.save()
     rig.bus.reset()

@@ -1,4 +1,5 @@
 import pytest
+from loading import loaded
 from pci_rig import Chip, FakeRegion, PciRig, simple
 
 from emuvisor.devices.pci.bar import Bar
@@ -358,6 +359,33 @@ def build() -> PciFunction:
     return function
 
 
+def test_a_state_is_loaded_in_place(rig: PciRig) -> None:
+    function, other = build(), simple("other")
+    rig.bus.plug(function, SLOT)
+    rig.bus.plug(other, SLOT + 1)
+    at_first = function.save()
+    rig.set(SLOT, BAR0, 0xC000)
+    rig.set(SLOT, COMMAND, IO | MEMORY, 2)
+    function.set_intx(True)
+    moved, places = function.save(), rig.places(function)
+    function.load(at_first)
+    assert (rig.places(function), rig.pins) == ([], [(SLOT, 1, True), (SLOT, 1, False)])
+    function.load(moved)
+    assert (rig.places(function), rig.pins[2:]) == (places, [(SLOT, 1, True)])
+    assert function.save() == moved
+
+
+def test_the_state_of_another_function_is_refused(rig: PciRig) -> None:
+    function = build()
+    before = function.save()
+    config = bytearray(before["config"])
+    config[0] ^= 1
+    with pytest.raises(SnapshotError) as error:
+        function.load({**before, "config": bytes(config)})
+    assert str(error.value) == "simple: the saved configuration space is that of another function"
+    assert function.save() == before
+
+
 def test_reset(rig: PciRig) -> None:
     function = build()
     rig.bus.plug(function, SLOT)
@@ -384,13 +412,15 @@ def test_saved_and_restored(rig: PciRig) -> None:
 
     class Again(PciFunction):
         def __init__(self, *, chip: Chip) -> None:
-            super().__init__(name="simple", vendor=0, device=0, class_code=0, interrupt_pin=1)
+            super().__init__(
+                name="simple", vendor=0x1234, device=0x5678, class_code=0x0B1234, revision=7, interrupt_pin=1
+            )
             self.add_bar(0, Bar(size=16, space="io", device=chip))
             self.add_msi(4)
             self.add_msix(2, 3)
 
     other = PciRig()
-    again = Again.restore(function.save(), chip=Chip())
+    again = loaded(Again(chip=Chip()), function.save())
     other.bus.plug(again, SLOT)
     assert again.save() == function.save()
     assert other.places(again) == rig.places(function)
@@ -446,7 +476,7 @@ def test_reset_control_shows_through(rig: PciRig) -> None:
 
 def test_config_address_is_saved(rig: PciRig) -> None:
     rig.select(SLOT, 0x10)
-    again = type(rig.address).restore(rig.address.save(), reset_control=rig.reset_control)
+    again = loaded(type(rig.address)(reset_control=rig.reset_control), rig.address.save())
     assert again.address == rig.address.address == 1 << 31 | SLOT << 11 | 0x10
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from struct import pack
 
 from floppy_fakes import FlatRam
+from loading import loaded
 
 from emuvisor.bus.bus import Bus
 from emuvisor.bus.irq import InterruptLine
@@ -46,8 +47,8 @@ class Bench:
         bus.plug(ide, 1)
 
     def restore(self, drives: Sequence[Drive | None]) -> None:
-        """The same bench with a function that was rebuilt from its saved state."""
-        self.plug(PiixIde.restore(self.ide.save(), irqs=self.lines, drives=drives))
+        """The same bench with a function that was made anew, with the saved state."""
+        self.plug(loaded(PiixIde(irqs=self.lines, drives=drives), self.ide.save()))
 
     # One channel's registers.
 

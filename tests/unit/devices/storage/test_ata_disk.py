@@ -5,6 +5,7 @@ from struct import unpack
 
 import pytest
 from ide_bench import Bench
+from loading import loaded
 from storage_fakes import FakeDisk, pattern
 
 from emuvisor.bus.irq import InterruptLine
@@ -611,11 +612,11 @@ def test_a_saved_channel_has_the_same_places(bench: DiskBench) -> None:
     irq = InterruptLine(lambda level: None)
     saved = bench.ide.channels[0].save()
     with pytest.raises(SnapshotError) as error:
-        IdeChannel.restore(saved, irq=irq, name="ide0")
+        IdeChannel(irq=irq, name="ide0").load(saved)
     assert str(error.value) == "ide-channel: ide0 has none as master, the saved state has one"
     drives = {"master": AtaDisk(disk=bench.disk), "slave": AtaDisk(disk=bench.disk)}
     with pytest.raises(SnapshotError) as error:
-        IdeChannel.restore(saved, irq=irq, **drives)
+        IdeChannel(irq=irq, **drives).load(saved)
     assert str(error.value) == "ide-channel: ide has one as slave, the saved state has none"
 
 
@@ -638,7 +639,7 @@ def test_a_saved_transfer_behind_the_end_fails(phase: int, read_only: bool, erro
         "end": 11 * 512,
         "block": bytes(1024),
     }
-    drive = AtaDisk.restore(state, disk=disk)
+    drive = loaded(AtaDisk(disk=disk), state)
     if phase == Phase.DMA_IN:
         assert drive.dma_peek(1024) == b""
     elif phase == Phase.DMA_OUT:
@@ -654,12 +655,12 @@ def test_a_channel_is_restored_alone() -> None:
     irq = InterruptLine(lambda level: None)
     channel = IdeChannel(irq=irq)
     channel.write(r.DEVICE, r.DEV, 1)
-    assert IdeChannel.restore(channel.save(), irq=irq).save() == channel.save()
+    assert loaded(IdeChannel(irq=irq), channel.save()).save() == channel.save()
 
 
 def test_a_drive_is_restored_alone() -> None:
     disk = FakeDisk(10)
     drive = AtaDisk(disk=disk)
     drive.write_register(r.LBA_LOW, 7)
-    again = AtaDisk.restore(drive.save(), disk=disk)
+    again = loaded(AtaDisk(disk=disk), drive.save())
     assert again.save() == drive.save()

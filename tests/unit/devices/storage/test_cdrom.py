@@ -5,6 +5,7 @@ from struct import unpack
 
 import pytest
 from ide_bench import BUFFER, DMA_INTERRUPT, Bench
+from loading import loaded
 from storage_fakes import FakeDisk, pattern
 
 from emuvisor.devices.storage.ide import mmc
@@ -450,4 +451,4 @@ def test_seek_and_speed(bench: CdBench) -> None:
 def test_a_drive_is_restored_alone() -> None:
     drive = CdRom(disc=disc())
     drive.insert(None)
-    assert CdRom.restore(drive.save()).save() == drive.save()
+    assert loaded(CdRom(), drive.save()).save() == drive.save()

@@ -5,6 +5,7 @@ import errno
 import pytest
 from floppy_fakes import FlatRam
 from ide_bench import BUFFER, DMA_ACTIVE, DMA_INTERRUPT, Bench
+from loading import loaded
 from storage_fakes import FakeDisk, pattern
 
 from emuvisor.bus.clock import VirtualClock
@@ -146,19 +147,15 @@ class BiosRig:
         self.disk.full = FULL
         self.reasons: list[str] = []
         self.clock = clock
-        self.controller = BiosDisk(
-            self.memory, {DRIVE: self.disk}, clock=clock, on_suspend=self.reasons.append
-        )
+        self.controller = self.make()
 
     def restore(self) -> None:
         self.clock = VirtualClock()
-        self.controller = BiosDisk.restore(
-            self.controller.save(),
-            memory=self.memory,
-            drives={DRIVE: self.disk},
-            clock=self.clock,
-            on_suspend=self.reasons.append,
-        )
+        state = self.controller.save()
+        self.controller = loaded(self.make(), state)
+
+    def make(self) -> BiosDisk:
+        return BiosDisk(self.memory, {DRIVE: self.disk}, clock=self.clock, on_suspend=self.reasons.append)
 
     def write(self, lba: int, data: bytes) -> int:
         self.memory.write(0x1000, data)
@@ -213,6 +210,6 @@ def test_a_bios_disk_without_a_way_to_wait_fails() -> None:
     assert (rig.reasons, rig.controller.errors) == ([], 1)
     waiting = BiosRig(VirtualClock())
     assert waiting.write(7, b"z" * 512) == biosdisk.BUSY
-    stuck = BiosDisk.restore(waiting.controller.save(), memory=waiting.memory, drives={DRIVE: waiting.disk})
+    stuck = loaded(BiosDisk(waiting.memory, {DRIVE: waiting.disk}), waiting.controller.save())
     stuck.reset()
     assert stuck.read(biosdisk.STATUS, 1) == biosdisk.OK

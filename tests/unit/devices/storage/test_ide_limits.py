@@ -3,6 +3,7 @@
 import pytest
 from floppy_fakes import FlatRam
 from ide_bench import BUFFER, DMA_ACTIVE, DMA_INTERRUPT, Bench
+from loading import loaded
 from storage_fakes import FakeDisk, pattern
 
 from emuvisor.bus.clock import VirtualClock
@@ -154,9 +155,7 @@ def test_the_disk_of_the_bios_is_busy_meanwhile(again: bool) -> None:
     if again:
         state = controller.save()
         clock = VirtualClock()
-        controller = BiosDisk.restore(
-            state, memory=memory, drives={0x80: disk}, clock=clock, meters={0x80: meter}
-        )
+        controller = loaded(bios(disk, memory, clock, meter), state)
     clock.skip(100 * NS_PER_MS)
     while clock.fire_due():
         pass

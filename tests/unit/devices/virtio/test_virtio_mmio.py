@@ -4,6 +4,7 @@ import pytest
 from driver import RAM, Driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import loaded
 
 from emuvisor.bus.bus import Bus
 from emuvisor.bus.clock import VirtualClock
@@ -179,7 +180,7 @@ def test_restore() -> None:
         "irq": InterruptLine(lambda level: None),
         "on_suspend": driver.suspensions.append,
     }
-    chip = mmio.VirtioMmio.restore(driver.mmio.save(), **parts)
+    chip = loaded(mmio.VirtioMmio(**parts), driver.mmio.save())
     assert chip.save() == driver.mmio.save()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import loaded
 
 from emuvisor.bus.bus import Bus
 from emuvisor.bus.clock import VirtualClock
@@ -394,7 +395,7 @@ def test_a_restored_function_goes_on() -> None:
     assert twin.request(0, b"b") == b"b"
     assert twin.messages == [(MESSAGE, 0x41)]
     device = Echo()
-    third = VirtioPci.restore(rig.function.save(), **rig.collaborators(device))
+    third = loaded(VirtioPci(**rig.collaborators(device)), rig.function.save())
     assert third.save() == rig.function.save()
 
 
