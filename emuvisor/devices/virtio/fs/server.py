@@ -130,7 +130,7 @@ class FuseServer:
             raise refusal(errno.EINVAL)
         if operation.changes and self._share.read_only:
             raise refusal(errno.EROFS)
-        return operation.perform(
+        payload = operation.perform(
             Request(
                 header=header,
                 arguments=_arguments(header, message, operation.arguments),
@@ -139,6 +139,9 @@ class FuseServer:
                 room_length=room_length,
             )
         )
+        if isinstance(payload, bytes) and len(payload) > room_length:  # the target of a link
+            raise refusal(errno.EINVAL)
+        return payload
 
     def _forget(self, header: InHeader, message: Message) -> None:
         perform, length = self._forgets[Opcode(header.opcode)]
