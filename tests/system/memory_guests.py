@@ -120,7 +120,10 @@ def check_frames(host: Host) -> None:
     shown = np.zeros(len(host.pool.references), np.int64)
     for guest in host.guests.values():
         memory = guest.memory
-        for entries in [*(s.entries for s in memory.slots), *(shadow.hidden for shadow in memory.shadows)]:
+        for entries in [
+            *(s.entries for s in memory.slots),
+            *(shadow.hidden.entries for shadow in memory.shadows),
+        ]:
             frames = entries[in_states(entries, FRAMED)] & np.uint32(FRAME_MASK)
             shown += np.bincount(frames, minlength=len(shown))
     shown[host.pool.zero_frame] = 0

@@ -20,7 +20,7 @@ from emuvisor.memory.pool import RESERVED
 from emuvisor.memory.shared_frames import evictable_shared, send_shared_away
 from emuvisor.memory.sharing import PageSharing
 from emuvisor.memory.slabs import SLAB_SIZE
-from emuvisor.memory.stage2 import FRAME_MASK, FRAMED, STORED, in_states
+from emuvisor.memory.stage2 import FRAME_MASK, FRAMED, in_states
 from emuvisor.memory.swapfile import SwapFile
 from emuvisor.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -96,6 +96,10 @@ class Guest:
             self.pages[gfn][offset : offset + len(data)] = data
             if self.written is not None:
                 self.written.add(gfn)
+
+
+STORES = (FrameState.COMPRESSED, FrameState.SWAPPED)
+"""Where pages are sent away to."""
 
 
 class World:
@@ -370,12 +374,12 @@ class World:
     # ---- what the host does ----
 
     def send_away(self):
-        memory, state = self.pick().memory, self.random.choice(STORED)
+        memory, state = self.pick().memory, self.random.choice(STORES)
         self.counts["stored"] += memory.send_away(state, memory.evictable(self.random.choice([2, 8, 30])))
 
     def send_shared_away(self):
         held = [guest.memory for guest in self.everybody if self.random.random() < 0.8]
-        state = self.random.choice(STORED)
+        state = self.random.choice(STORES)
         frames = evictable_shared(held, self.random.choice([2, 8, 30]))
         self.counts["shared away"] += send_shared_away(held, state, frames)
 
@@ -431,7 +435,7 @@ class World:
         if state in FRAMED:
             return self.pool.frames[number].tobytes()
         page = bytearray(PAGE_SIZE)
-        if state in STORED:
+        if state in STORES:
             self.stores[state].load(number, memoryview(page))
         return bytes(page)
 
