@@ -4,18 +4,17 @@ import argparse
 import re
 from argparse import ArgumentTypeError
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from emuvisor.cli import disk_convert, disk_files, disk_info
 from emuvisor.cli.options import parse_size_option
-from emuvisor.machine.choices import DiskFormat
 
 __all__ = ["add_to"]
 
-FORMATS = get_args(DiskFormat)
+FORMATS = ("raw", "qcow2")
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 OVERLAY = "overlay"
-"""emuvisor's own format of changes to an image; here because disks of this format alone cannot be run."""
+"""emuvisor's own format of changes to an image, which is made by running a guest."""
 NEGATIVE_SIZE = re.compile(r"-[0-9].*")
 RESIZE = re.compile(r"([+-]?)(.+)", re.DOTALL)
 

@@ -77,6 +77,16 @@ class Backends:
                 if user.flow is not None:
                     user.flow.backend.set_shares(user.flow, shares)
 
+    def moved(self, guest: str, drive: Drive, device: int) -> None:
+        """The guest's disk, which does not run now, is on the file system `device` from now on."""
+        for user in self._users.get(guest, []):
+            if user.drive is drive and user.device != device:
+                if user.flow is not None:
+                    user.flow.backend.leave(user.flow)
+                    user.flow = drive.meter.throttle.share = None
+                user.device = device
+        self.connect(guest)
+
     def remove(self, guest: str) -> None:
         """The guest is gone."""
         for user in self._users.pop(guest, []):

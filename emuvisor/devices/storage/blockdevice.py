@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from emuvisor.devices.storage.scatter import Buffers, total_length
 from emuvisor.units import MIB
@@ -13,8 +13,10 @@ __all__ = [
     "SECTOR_SIZE",
     "BlockDefaults",
     "BlockDevice",
+    "ParallelDevice",
     "host_full_reason",
     "is_host_full",
+    "reads_in_parallel",
     "sectors_that_work",
 ]
 
@@ -96,6 +98,21 @@ class BlockDevice(Protocol):
     def close(self) -> None:
         """Give the host's files back; more than once is allowed."""
         ...
+
+
+@runtime_checkable
+class ParallelDevice(Protocol):
+    """A disk that says whether several threads may read it, while one writes to other places of it."""
+
+    @property
+    def reads_in_parallel(self) -> bool:
+        """Whether they may."""
+        ...
+
+
+def reads_in_parallel(disk: BlockDevice) -> bool:
+    """Whether several threads may read `disk`, while one writes to other places of it."""
+    return isinstance(disk, ParallelDevice) and disk.reads_in_parallel
 
 
 class BlockDefaults:

@@ -9,7 +9,7 @@ import numpy as np
 
 from emuvisor.devices.storage.blockdevice import BlockDevice
 
-__all__ = ["SparseDevice", "aligned_extents", "data_extents", "file_extents", "nonzero_runs"]
+__all__ = ["SparseDevice", "aligned_extents", "data_extents", "file_extents", "is_zero", "nonzero_runs"]
 
 Extent = tuple[int, int]
 """The first, and the first behind the last."""
@@ -64,6 +64,11 @@ def aligned_extents(extents: Iterable[Extent], unit: int, end: int) -> Iterator[
         stop = max(stop, min(behind + -behind % unit, end))
     if stop > start:
         yield start, stop
+
+
+def is_zero(data: bytes) -> bool:
+    """Whether there are only zeros in `data`."""
+    return data == bytes(len(data))
 
 
 def nonzero_runs(data: bytes | bytearray | memoryview, granule: int) -> list[Extent]:

@@ -116,6 +116,10 @@ class ImageFile:
             self._flush_failed = True
             raise OSError(errno.EIO, f"cannot flush: {error.strerror}", str(self.path)) from error
 
+    def share(self) -> None:
+        """Be one of many readers from now on; nobody writes the file. Raises ImageError."""
+        lock_image(self.fd, self.path, exclusive=False, kind=self.kind)
+
     def close(self) -> None:
         """Close the file; more than once is allowed."""
         if self.fd >= 0:

@@ -10,7 +10,7 @@ from emuvisor.devices.storage.blockdevice import SECTOR_SIZE
 from emuvisor.devices.storage.formats import ImageFormat, format_of, open_image
 from emuvisor.devices.storage.imagefile import ImageFile
 from emuvisor.devices.storage.imageinfo import image_info
-from emuvisor.devices.storage.overlay import read_store
+from emuvisor.devices.storage.overlay_file import read_store
 from emuvisor.devices.storage.qcow2.create import CLUSTER_SIZE, create
 from emuvisor.devices.storage.qcow2.resize import resize
 from emuvisor.devices.storage.rawdisk import create_raw

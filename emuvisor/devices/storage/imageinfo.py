@@ -6,19 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from emuvisor.devices.storage.formats import ImageFormat, format_of, refuse_other_format
+from emuvisor.devices.storage.formats import DiskFormat, ImageFormat, format_of, refuse_other_format
 from emuvisor.devices.storage.imagefile import STAT_BLOCK
-from emuvisor.devices.storage.overlay_format import HEADER_SIZE, Layout
+from emuvisor.devices.storage.overlay_format import HEADER_SIZE, BaseFile, Layout
 from emuvisor.devices.storage.qcow2.backing import Chain, backing_path
 from emuvisor.devices.storage.qcow2.header import Header
 from emuvisor.errors import ImageError
 from emuvisor.units import MIB
 
-__all__ = ["ImageInfo", "InfoFormat", "Use", "image_info"]
+__all__ = ["ImageInfo", "Use", "image_info"]
 
 MAX_HEADER = 2 * MIB
 """A qcow2 header fits into a cluster, and none is larger."""
-InfoFormat = ImageFormat | Literal["overlay"]
 Use = Literal["no", "reading", "writing"]
 
 
@@ -27,7 +26,7 @@ class ImageInfo:
     """One image file. Sizes are in bytes; what the format does not have is None."""
 
     path: Path
-    format: InfoFormat
+    format: DiskFormat
     virtual_size: int
     """Of the disk."""
     file_size: int
@@ -46,7 +45,7 @@ class ImageInfo:
     """Why `backing` is not known."""
 
 
-def image_info(path: Path, format: InfoFormat | None = None) -> ImageInfo:
+def image_info(path: Path, format: DiskFormat | None = None) -> ImageInfo:
     """What the image at `path` is, by the format that is given or follows from its name; it may be in use.
 
     Backing files that cannot be looked at are no error. Raises ImageError for an image that cannot be read or is not of
@@ -55,10 +54,10 @@ def image_info(path: Path, format: InfoFormat | None = None) -> ImageInfo:
     return _image_info(path, format, Chain())
 
 
-def _image_info(path: Path, format: InfoFormat | None, chain: Chain) -> ImageInfo:
+def _image_info(path: Path, format: DiskFormat | None, chain: Chain) -> ImageInfo:
     """As `image_info`; the images in `chain` are on top of this one."""
     chain.enter(path)
-    form = "overlay" if format == "overlay" else format_of(path, format)
+    form = format_of(path, format)
     if format is None and form == "raw":
         refuse_other_format(path)
     try:
@@ -75,7 +74,9 @@ def _image_info(path: Path, format: InfoFormat | None, chain: Chain) -> ImageInf
     )
     if form == "overlay":
         layout = Layout.decode(start[:HEADER_SIZE], str(path))
-        return replace(info, virtual_size=layout.base_size, cluster_size=layout.cluster_size)
+        info = replace(info, virtual_size=layout.base_size, cluster_size=layout.cluster_size)
+        base = layout.base_file(path)
+        return info if base is None else _with_base(info, layout.base_name, base, chain)
     if form == "qcow2":
         return _with_qcow2(info, Header.decode(start, size, str(path)), chain)
     return info
@@ -90,6 +91,14 @@ def _use_of(fd: int) -> Use:
         except BlockingIOError:
             return use
     return "no"
+
+
+def _with_base(info: ImageInfo, name: str, base: BaseFile, chain: Chain) -> ImageInfo:
+    info = replace(info, backing_file=name, backing_format=base.format)
+    try:
+        return replace(info, backing=_image_info(base.path, base.format, chain))
+    except ImageError as error:
+        return replace(info, backing_error=str(error))
 
 
 def _with_qcow2(info: ImageInfo, header: Header, chain: Chain) -> ImageInfo:

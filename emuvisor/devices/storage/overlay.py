@@ -3,31 +3,37 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice
+from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice, reads_in_parallel
 from emuvisor.devices.storage.extents import data_extents, file_extents
 from emuvisor.devices.storage.imagefile import ImageFile, sync_directory
+from emuvisor.devices.storage.overlay_file import changed_ns, read_overlay
 from emuvisor.devices.storage.overlay_format import (
     BITMAP_SECTOR,
     BITS_PER_SECTOR,
     CLUSTER_SIZE,
-    COMMITTING,
+    FIRST_SECTOR,
     HEADER_SIZE,
+    UNBOUND,
+    BaseFile,
     Layout,
-    decode_bitmap,
     encode_bitmap_sector,
+    encode_empty_bitmap,
     identity_of,
 )
 from emuvisor.devices.storage.scatter import Buffers, part, total_length
+from emuvisor.devices.storage.temporary import TemporaryFile
 from emuvisor.errors import ImageError
 
-__all__ = ["OverlayDisk", "TemporaryOverlay", "read_overlay", "read_store"]
+__all__ = ["CopyOnWriteDisk", "OverlayDisk", "TemporaryOverlay"]
 
 
 class CopyOnWriteDisk:
     """`base` with the clusters marked in `present` taken from `store` instead, where cluster 0 lies at `data_offset`.
+    Without any, `present` may be empty.
 
     The base is never written. The disk owns `base` and `store`, and closes them.
     """
@@ -42,6 +48,11 @@ class CopyOnWriteDisk:
         self._present = present
         self._cluster_size = cluster_size
         self._data_offset = data_offset
+
+    @property
+    def base(self) -> BlockDevice:
+        """What is below."""
+        return self._base
 
     @property
     def name(self) -> str:
@@ -75,6 +86,9 @@ class CopyOnWriteDisk:
 
     def _runs(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """Byte ranges (start, end, present) that together are `start` to `end`, as long as they can be."""
+        if not self._present:
+            yield start, end, False
+            return
         while start < end:
             cluster = start // self._cluster_size
             present = self._present[cluster]
@@ -82,6 +96,16 @@ class CopyOnWriteDisk:
             stop = end if change < 0 else min(end, change * self._cluster_size)
             yield start, stop, bool(present)
             start = stop
+
+    @property
+    def reads_in_parallel(self) -> bool:
+        """Whether several threads may read it, while one writes to other places."""
+        return reads_in_parallel(self._base)
+
+    def present_runs(self) -> Iterator[tuple[int, int]]:
+        """The byte ranges that no longer come from the base."""
+        size = self.sectors * SECTOR_SIZE
+        return ((start, end) for start, end, present in self._runs(0, size) if present)
 
     def _from_base(self, start: int, end: int) -> bytes:
         return self._base.read(start // SECTOR_SIZE, (end - start) // SECTOR_SIZE)
@@ -150,7 +174,8 @@ class CopyOnWriteDisk:
     def _whole_clusters(self, start: int, end: int) -> tuple[int, int]:
         """The first of the clusters that lie wholly between byte `start` and `end`, and the one behind the last."""
         first = -(-start // self._cluster_size)
-        last = len(self._present) if end == self.sectors * SECTOR_SIZE else end // self._cluster_size
+        size = self._cluster_size
+        last = -(-end // size) if end == self.sectors * SECTOR_SIZE else end // size
         return first, max(first, last)
 
     def write_zeroes(self, lba: int, count: int, *, unmap: bool) -> None:
@@ -200,33 +225,31 @@ class CopyOnWriteDisk:
 class TemporaryOverlay(CopyOnWriteDisk):
     """`base` as a disk whose changes vanish when it is closed, or when this process ends in whatever way.
 
-    They go to a nameless sparse file in `directory` (None: the host's directory for temporary files). Raises ImageError
-    when it cannot be made.
+    They go to a nameless sparse file in `directory` (None: the host's directory for temporary files), which is made by
+    the first of them. Raises ImageError when there is no such directory, or it cannot be written to.
     """
 
     def __init__(self, base: BlockDevice, directory: str | os.PathLike[str] | None = None) -> None:
-        place = Path(directory or tempfile.gettempdir())
-        try:
-            fd, path = tempfile.mkstemp(prefix="emuvisor-overlay-", dir=place)
-        except OSError as error:
-            raise ImageError(f"{place}: cannot make a temporary overlay: {error.strerror}") from error
-        os.close(fd)
-        store = ImageFile(path, read_only=False, kind="temporary overlay")
-        store.path.unlink()
-        self._folder = place
-        clusters = -(-base.sectors * SECTOR_SIZE // CLUSTER_SIZE)
-        os.ftruncate(store.fd, clusters * CLUSTER_SIZE)
-        super().__init__(base, store, bytearray(clusters), CLUSTER_SIZE, 0)
+        size = base.sectors * SECTOR_SIZE
+        store = TemporaryFile(
+            Path(directory or tempfile.gettempdir()), -(-size // CLUSTER_SIZE) * CLUSTER_SIZE
+        )
+        super().__init__(base, store, bytearray(), CLUSTER_SIZE, 0)
+
+    def _mark(self, first: int, last: int) -> None:
+        if not self._present:
+            self._present = bytearray(self._store.size // CLUSTER_SIZE)
+        super()._mark(first, last)
+
+    def clear(self) -> None:
+        """Forget what was written: it shows the base."""
+        self._present = bytearray()
+        self._store.close()
 
     @property
     def name(self) -> str:
         """The base's name."""
         return self._base.name
-
-    @property
-    def host_path(self) -> Path:
-        """The folder that the nameless file is in."""
-        return self._folder
 
 
 class OverlayDisk(CopyOnWriteDisk):
@@ -238,46 +261,109 @@ class OverlayDisk(CopyOnWriteDisk):
     base, or is in use.
     """
 
-    def __init__(self, base: BlockDevice, path: str | os.PathLike[str]) -> None:
-        store = ImageFile(path, read_only=False, kind="overlay")
+    def __init__(
+        self,
+        base: BlockDevice,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        file: BaseFile | None = None,
+    ) -> None:
+        store = ImageFile(path, read_only=read_only, kind="overlay")
         try:
             layout, present = read_overlay(base, store)
+            named = file is not None and not layout.base_name
+            if file is not None and named:
+                layout = replace(layout, base_name=file.name_for(store.path), base_format=file.format)
+                layout.check(str(path))
         except OSError as error:
             store.close()
             raise ImageError(f"{path}: cannot read the overlay: {error.strerror}") from error
         except ImageError:
             store.close()
             raise
+        self.read_only = read_only
         self._dirty: set[int] = set()
         """Bitmap sectors that differ from the file's."""
+        self._bound = read_only or not (named or layout.identity == UNBOUND)
+        """The header says which base it is."""
+        self._layout = layout
         super().__init__(base, store, present, layout.cluster_size, layout.data_offset)
 
     @classmethod
     def create(
-        cls, base: BlockDevice, path: str | os.PathLike[str], cluster_size: int = CLUSTER_SIZE
+        cls,
+        base: BlockDevice,
+        path: str | os.PathLike[str],
+        cluster_size: int = CLUSTER_SIZE,
+        *,
+        file: BaseFile | None = None,
+        later: bool = False,
     ) -> Self:
-        """Make an overlay file without changes for `base` and open it. Raises ImageError, also when `path` exists."""
+        """Make an overlay file without changes for `base` and open it; it notes that the base is in `file`, if that is
+        given. Raises ImageError, also when `path` exists.
+
+        With `later` nothing waits for stable storage before the first `flush`; until then, a host that stops leaves
+        neither the file nor what was last written to the base.
+        """
         path = Path(path)
         try:
-            layout = Layout(cluster_size, base.sectors * SECTOR_SIZE, identity_of(base))
+            layout = Layout(cluster_size, base.sectors * SECTOR_SIZE, UNBOUND)
+            if file is not None:
+                layout = replace(layout, base_name=file.name_for(path), base_format=file.format)
             layout.check(str(path))
-            with path.open("xb") as file:
+            with path.open("xb") as new:
                 try:
-                    _write_empty(layout, file)
-                    sync_directory(path)
-                except OSError:
+                    _write_empty(layout, new)
+                except BaseException:
                     path.unlink()
                     raise
         except OSError as error:
             raise ImageError(f"{path}: cannot make the overlay: {error.strerror}") from error
-        return cls(base, path)
+        disk = cls(base, path)
+        if not later:
+            try:
+                disk._bind()
+            except BaseException as error:
+                disk._store.close()
+                path.unlink()
+                if isinstance(error, OSError):
+                    raise ImageError(f"{path}: cannot make the overlay: {error.strerror}") from error
+                raise
+        return disk
+
+    def _bind(self) -> None:
+        """Note which base it is, once that is on stable storage. Raises OSError."""
+        self._base.flush()
+        layout = replace(self._layout, identity=identity_of(self._base))
+        if layout.base_name:
+            layout = replace(
+                layout, base_changed_ns=changed_ns(self._base), inode=os.fstat(self._store.fd).st_ino
+            )
+        header = layout.encode()
+        if layout.base_name:  # what the first sector says must be there
+            self._store.write(FIRST_SECTOR, header[FIRST_SECTOR:])
+            self._store.flush()
+        self._store.write(0, header[:FIRST_SECTOR])
+        self._store.flush()
+        sync_directory(self._store.path)
+        self._layout = layout
+        self._bound = True
+
+    @property
+    def file(self) -> BaseFile | None:
+        """The base's file, as the header says."""
+        return self._layout.base_file(self._store.path)
 
     def _mark(self, first: int, last: int) -> None:
         super()._mark(first, last)
         self._dirty.update(range(first // BITS_PER_SECTOR, (last - 1) // BITS_PER_SECTOR + 1))
 
     def flush(self) -> None:
-        """Return when everything written is in the overlay file on stable storage. Raises OSError."""
+        """Return when everything written is in the overlay file on stable storage; the first time after `create` with
+        `later`, what is below it too. Raises OSError."""
+        if not self._bound:
+            self._bind()
         self._store.flush()
         if self._dirty:
             for number in self._dirty:
@@ -287,59 +373,23 @@ class OverlayDisk(CopyOnWriteDisk):
             self._store.flush()
             self._dirty.clear()
 
+    def share_file(self) -> None:
+        """It is written no more: from now on others may read the file too. Raises ImageError."""
+        self._store.share()
+
     def close(self) -> None:
         """Flush and close overlay and base; more than once is allowed. Raises OSError when the flush fails."""
         try:
-            if self._dirty:
+            if self._dirty or not self._bound:
                 self.flush()
         finally:
             self._dirty.clear()
+            self._bound = True
             super().close()
 
 
 def _write_empty(layout: Layout, file: BinaryIO) -> None:
     """Fill a new overlay file. Raises OSError."""
     file.write(layout.encode())
-    nothing = bytearray(layout.clusters)
-    for number in range(layout.bitmap_sectors):
-        file.write(encode_bitmap_sector(nothing, number))
+    file.write(encode_empty_bitmap(layout.bitmap_sectors))
     file.truncate(layout.file_size)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def read_store(store: ImageFile) -> tuple[Layout, bytearray]:
-    """The layout of an overlay file, and a byte of 0 or 1 for each cluster: whether the overlay has it.
-
-    Raises ImageError for a file that is not an overlay, or is damaged or cut short; OSError.
-    """
-    name = str(store.path)
-    layout = Layout.decode(store.read(0, min(HEADER_SIZE, store.size)), name)
-    if store.size != layout.file_size:
-        raise ImageError(
-            f"{name}: the overlay has {store.size} bytes instead of {layout.file_size}; it was cut short or extended"
-        )
-    bitmap = store.read(HEADER_SIZE, layout.bitmap_sectors * BITMAP_SECTOR)
-    return layout, decode_bitmap(bitmap, layout.clusters, name)
-
-
-def read_overlay(base: BlockDevice, store: ImageFile, *, to_commit: bool = False) -> tuple[Layout, bytearray]:
-    """As `read_store`, of an overlay for `base`; with `to_commit` the base may have got a part of its clusters already.
-
-    Raises ImageError also for an overlay of another base; OSError.
-    """
-    layout, present = read_store(store)
-    name = str(store.path)
-    if layout.base_size != base.sectors * SECTOR_SIZE:
-        raise ImageError(
-            f"{name}: the overlay is of a disk with {layout.base_size} bytes; "
-            f"{base.name} has {base.sectors * SECTOR_SIZE}"
-        )
-    if layout.identity == COMMITTING:
-        if not to_commit:
-            raise ImageError(f"{name}: a commit of the overlay into its base did not end; commit it again")
-    elif layout.identity != identity_of(base):
-        raise ImageError(
-            f"{name}: the overlay is of another base, or {base.name} was changed after it was made"
-        )
-    return layout, present

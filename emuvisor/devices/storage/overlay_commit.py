@@ -14,12 +14,12 @@ import numpy as np
 from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice
 from emuvisor.devices.storage.extents import file_extents
 from emuvisor.devices.storage.imagefile import ImageFile
-from emuvisor.devices.storage.overlay import read_overlay
+from emuvisor.devices.storage.overlay_file import read_overlay
 from emuvisor.devices.storage.overlay_format import (
     COMMITTING,
     HEADER_SIZE,
     Layout,
-    encode_bitmap_sector,
+    encode_empty_bitmap,
     identity_of,
 )
 from emuvisor.errors import ImageError
@@ -98,10 +98,8 @@ def _data_and_holes(
 
 def _empty(store: ImageFile, layout: Layout, identity: bytes) -> None:
     """Let the overlay have no clusters, of the base with `identity`. Raises OSError."""
-    nothing = bytearray(layout.clusters)
-    bitmap = b"".join(encode_bitmap_sector(nothing, number) for number in range(layout.bitmap_sectors))
-    store.write(HEADER_SIZE, bitmap)
+    store.write(HEADER_SIZE, encode_empty_bitmap(layout.bitmap_sectors))
     store.flush()
-    store.write(0, replace(layout, identity=identity).encode())
+    store.write(0, replace(layout, identity=identity, base_changed_ns=0).encode())
     store.flush()
     store.discard(layout.data_offset, layout.file_size - layout.data_offset)

@@ -29,6 +29,8 @@ class RawDisk:
     Raises ImageError for a file that cannot be opened, is in use, is empty, or is not a whole number of sectors.
     """
 
+    reads_in_parallel = True
+
     def __init__(self, path: str | os.PathLike[str], read_only: bool = False) -> None:
         self._read_only = read_only
         self._file = ImageFile(path, read_only=read_only)
@@ -104,6 +106,10 @@ class RawDisk:
     def flush(self) -> None:
         """Return when everything written is on the host's stable storage. Raises OSError."""
         self._file.flush()
+
+    def share_file(self) -> None:
+        """It is written no more: from now on others may read the file too. Raises ImageError."""
+        self._file.share()
 
     def close(self) -> None:
         """Close the file; more than once is allowed."""

@@ -321,6 +321,10 @@ class Qcow2Disk(Qcow2Reader):
         if not self._read_only:
             self.image.commit()
 
+    def share_file(self) -> None:
+        """It is written no more: from now on others may read the file too. Raises ImageError."""
+        self._file.share()
+
     def close(self) -> None:
         """Store what is not stored yet and close image and backing file; more than once is allowed. Raises OSError
         when it cannot be stored."""

@@ -276,18 +276,18 @@ def test_every_flipped_bit_of_header_and_bitmap_is_noticed(path: Path, place: in
         assert message == f"{path}: the overlay is damaged: the checksum of its header is wrong"
 
 
-def with_header(path: Path, place: int, value: bytes) -> None:
+def with_header(path: Path, place: int, value: bytes, checksum: int = 56) -> None:
     """Change a header field, and its checksum with it."""
     data = bytearray(path.read_bytes())
     data[place : place + len(value)] = value
-    data[56:60] = zlib.crc32(data[:56]).to_bytes(4, "little")
+    data[checksum : checksum + 4] = zlib.crc32(data[:checksum]).to_bytes(4, "little")
     path.write_bytes(data)
 
 
 def test_headers_that_are_whole_but_wrong(path: Path) -> None:
     create(path).close()
-    with_header(path, 8, b"\x02")
-    assert refused(path) == f"{path}: the overlay has version 2; this emuvisor reads 1"
+    with_header(path, 8, b"\x03", checksum=72)
+    assert refused(path) == f"{path}: the overlay has version 3; this emuvisor reads 1 and 2"
     with_header(path, 8, b"\x01")
     with_header(path, 12, b"\x01")
     assert (

@@ -53,6 +53,7 @@ def changed(base: SharedDisk, path: Path) -> bytes:
 def test_everything_goes_into_the_base(base, path):
     expected = changed(base, path)
     steps = []
+    base.flushes = 0
     all_bytes = 6 * CLUSTER + 3 * SECTOR
     assert commit_overlay(path, base, lambda *step: steps.append(step)) == all_bytes
     assert bytes(base.bytes) == expected
