@@ -12,6 +12,7 @@
     └── HostError             it went wrong: the machine below us
         ├── EngineError       Unicorn is missing, unknown, or refused a call
         ├── OutOfFrames       the host frame pool is empty, or the guest has its limit
+        ├── MigrationError    a guest could not be moved, or not yet
         └── PageLost          the content of a guest's page cannot be brought back
 
 What a guest does wrong is never one of these: it becomes the guest's own exit reason or a counter.
@@ -26,6 +27,7 @@ __all__ = [
     "GuestAddressError",
     "HostError",
     "ImageError",
+    "MigrationError",
     "OutOfFrames",
     "PageLost",
     "SnapshotError",
@@ -80,6 +82,10 @@ class EngineError(HostError):
 
 class OutOfFrames(HostError):
     """The host frame pool has no free frame left, or the guest may have no more of them."""
+
+
+class MigrationError(HostError):
+    """A guest could not be moved to another host; the message says why, and where it is."""
 
 
 class PageLost(HostError):

@@ -34,6 +34,11 @@ class TokenBucket:
         """Take `tokens` out, whether they are there or not."""
         self._level = self.level(now_ns) - tokens
 
+    def put_back(self, level: float, now_ns: int) -> None:
+        """Hold `level` tokens at `now_ns`, whatever has happened: the clock may have gone back."""
+        self._level = level
+        self._at_ns = now_ns
+
     def forgive(self) -> None:
         """Forget the debt."""
         self._level = max(0, self._level)

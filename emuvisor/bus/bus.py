@@ -1,7 +1,7 @@
 """A bus owns all address ranges of one space and hands accesses to the device that claimed them."""
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from emuvisor.bus.device import Device
@@ -65,15 +65,13 @@ class Bus:
                 f"{device.name}: {start:#x}..{start + length - 1:#x} is outside the {self.name} bus "
                 f"(0..{self.size - 1:#x})"
             )
-        new = Range(start, length, device, width)
-        for other in self._ranges:
-            if other.start < new.end and new.start < other.end:
-                raise BusConflict(
-                    f"{device.name} at {new.start:#x}..{new.end - 1:#x} overlaps {other.device.name} "
-                    f"at {other.start:#x}..{other.end - 1:#x} on the {self.name} bus"
-                )
+        for other in self.overlapping(start, start + length):
+            raise BusConflict(
+                f"{device.name} at {start:#x}..{start + length - 1:#x} overlaps {other.device.name} "
+                f"at {other.start:#x}..{other.end - 1:#x} on the {self.name} bus"
+            )
         index = bisect_right(self._starts, start)
-        self._ranges.insert(index, new)
+        self._ranges.insert(index, Range(start, length, device, width))
         self._starts.insert(index, start)
         self._forget_lookups()
 
@@ -92,6 +90,13 @@ class Bus:
     def __iter__(self) -> Iterator[Range]:
         """The ranges by ascending address."""
         return iter(self._ranges)
+
+    def overlapping(self, start: int, end: int) -> Sequence[Range]:
+        """The ranges that have some of the addresses from `start` to `end`, which is not one of them."""
+        first, behind = bisect_right(self._starts, start), bisect_left(self._starts, end)
+        if first and self._ranges[first - 1].end > start:
+            first -= 1
+        return self._ranges[first:behind]
 
     def find(self, address: int) -> Range | None:
         """The range that holds `address`."""

@@ -57,10 +57,10 @@ def check_saved(state: SavedState, device: str, version: int) -> None:
 
     Raises SnapshotError.
     """
-    found = state.get("device")
+    found, saved_version = state.get("device"), state.get("version")
     if found != device:
         raise SnapshotError(f"the saved state is of device {found!r}, not {device!r}")
-    if not isinstance(state.get("version"), int) or not 1 <= state["version"] <= version:
+    if type(saved_version) is not int or not 1 <= saved_version <= version:
         raise SnapshotError(
-            f"{device}: saved state has version {state.get('version')!r}; this emuvisor reads 1 to {version}"
+            f"{device}: saved state has version {saved_version!r}; this emuvisor reads 1 to {version}"
         )

@@ -139,12 +139,15 @@ def load_fields(chip: object, state: SavedState, device: str, version: int, fiel
     guest is put back to where it was a moment ago. Raises SnapshotError for a state of another device, a
     newer version, and a field that is missing or has a value that is not allowed.
     """
-    check_saved(state, device, version)
+    if state.get("device") != device or state.get("version") != version:
+        check_saved(state, device, version)  # an older version is fine
     for field, kind in fields.items():
-        if field not in state:
-            raise SnapshotError(f"{device}: the saved state has no field {field!r}")
-        value, present = state[field], getattr(chip, field)
-        if type(value) is type(present) and value == present:
+        present = getattr(chip, field)
+        try:
+            value = state[field]
+        except KeyError:
+            raise SnapshotError(f"{device}: the saved state has no field {field!r}") from None
+        if value is present or (value == present and type(value) is type(present)):
             continue
         if not kind.accepts(value):
             raise SnapshotError(f"{device}: saved field {field!r} is {reprlib.repr(value)}; expected {kind}")

@@ -23,6 +23,10 @@ class Vcpu:
     tsc_origin: int
     host_clock: bool
     pause_window: int
+    pause_loop_start: int
+    last_pause: int
+    spinning: bool
+    inside_block: bool
     halted: bool
     nmi: bool
     event: tuple[int, int, int | None, int] | None

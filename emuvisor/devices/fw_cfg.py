@@ -89,12 +89,12 @@ class FwCfg:
             Item.ID: struct.pack("<I", ID_TRADITIONAL | ID_DMA),
         }
         self._refresh: dict[str, Callable[[], bytes]] = {}
-        self._names: dict[int, str] = {}
+        self._names: dict[int, str] | None = None
+        """The files by their selectors; None until somebody asks, so that adding many is cheap."""
         self.selected = Item.SIGNATURE
         self.position = 0
         """The next byte of the selected item."""
         self.dma_address = bytearray(DMA_ADDRESS_SIZE)
-        self._index_files()
 
     def set_item(self, key: int, data: bytes) -> None:
         """Give the item with selector `key` its content.
@@ -123,20 +123,27 @@ class FwCfg:
         self._refresh.pop(name, None)
         if refresh is not None:
             self._refresh[name] = refresh
-        self._index_files()
+        self._names = None
 
-    def _index_files(self) -> None:
+    def _name_of(self, key: int) -> str | None:
+        """The file with selector `key`."""
+        if self._names is None:
+            self._names = self._index_files()
+        return self._names.get(key)
+
+    def _index_files(self) -> dict[int, str]:
         """Number the files by their names and write the directory."""
         names = sorted(self._files)
-        self._names = dict(enumerate(names, Item.FIRST_FILE))
+        numbered = dict(enumerate(names, Item.FIRST_FILE))
         directory = struct.pack(">I", len(names))
-        for key, name in self._names.items():
+        for key, name in numbered.items():
             directory += DIRECTORY_ENTRY.pack(len(self._files[name]), key, 0, name.encode())
         self._items[Item.FILE_DIR] = directory
+        return numbered
 
     def item(self, key: int) -> bytes:
         """The content of the item or file with selector `key`; empty where there is none."""
-        name = self._names.get(key)
+        name = self._name_of(key)
         return self._items.get(key, b"") if name is None else self._files[name]
 
     def read(self, offset: int, size: int) -> int:
@@ -178,7 +185,7 @@ class FwCfg:
     def _select(self, key: int) -> None:
         self.selected = key
         self.position = 0
-        name = self._names.get(key, "")
+        name = self._name_of(key)
         if name in self._refresh:
             self._files[name] = self._refresh[name]()
 

@@ -230,11 +230,12 @@ class Throttle:
         return {name: int(bucket.level(now_ns)) for name, bucket in self._buckets.items()}
 
     def load(self, state: SavedState, device: str, now_ns: int) -> None:
-        """Take over what `save` gave, as far as there are the same limits. Raises SnapshotError."""
+        """Take over what `save` gave, as far as there are the same limits: which requests have to wait repeats with
+        the guest. A limit that was set since keeps what is in its bucket. Raises SnapshotError."""
         for name, bucket in self._buckets.items():
             level = state.get(name, bucket.level(now_ns))
             if not _LEVEL.accepts(level):
                 raise SnapshotError(f"{device}: saved limit {name!r} is {level!r}; expected {_LEVEL}")
             rate: Rate = getattr(self.limits, name)
             most = (rate.capacity + rate.once) * NS_PER_S
-            bucket.take(bucket.level(now_ns) - min(level, most), now_ns)
+            bucket.put_back(min(level, most), now_ns)

@@ -118,9 +118,10 @@ class FlatConfig:
 class DiskConfig:
     """A drive with an image in it: a hard disk, a CD-ROM (ISO 9660), or a floppy disk of 1.44 MB and the like.
 
-    `format` is "raw" or "qcow2"; None goes by the file's name. `overlay` keeps the image as it is: what the guest
-    writes goes to this file, made when it does not exist, or with "temporary" is forgotten with the guest. `bus` says
-    how a hard disk is connected: "ide" or "virtio"; None is what the board has, IDE first. `queues`: a virtio disk's.
+    `format` is "raw", "qcow2" or "overlay" (an overlay file that says what it is an overlay of); None goes by the
+    file's name. `overlay` keeps the image as it is: what the guest writes goes to this file, made when it does not
+    exist, or with "temporary" is forgotten with the guest. `bus` says how a hard disk is connected: "ide" or
+    "virtio"; None is what the board has, IDE first. `queues`: a virtio disk's.
 
     A hard disk can have limits of bytes and operations in a second, by direction or in total, each with a burst
     (`devices.limits.Rate`). `shares` is its weight against other guests' disks on a backend that the host limits.
@@ -245,7 +246,9 @@ class GuestConfig:
     clock: "virtual" counts what the guest runs and repeats exactly; "host" follows the wall clock.
     epoch_s: the real-time clock's start in seconds since 1970 (UTC). None: 2025-01-01 with a virtual
         clock, now with the host's.
-    seed: of the random numbers that a guest on the virtual clock gets; with its name, they are the same each time.
+    seed: of the random numbers that a guest on the virtual clock gets; with its identity, they are the same each time.
+    identity: what MAC addresses, generation ID and random numbers are made of where they are not given; None: its name.
+        A clone that is to be taken for its source has the source's.
     firmware: a ROM image's path, or the name of one from the image cache ("seabios", "ovmf").
     firmware_variables: a file in which OVMF keeps its variables; without one they are forgotten.
     disks: at most 4 hard disks and CD-ROMs at IDE and 2 floppy disks.
@@ -284,6 +287,7 @@ class GuestConfig:
     clock: ClockMode = "virtual"
     epoch_s: int | None = None
     seed: int = 0
+    identity: str | None = None
     kernel: KernelConfig | None = None
     flat: FlatConfig | None = None
     firmware: Path | FirmwareName | None = None
@@ -305,6 +309,8 @@ class GuestConfig:
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
+        if self.identity is not None:
+            _check_name("identity", self.identity)
         _check_choice("board", self.board, get_args(BoardName))
         MemoryMap.for_ram(self.memory, self.memory_max)
         self._check_memory()
@@ -356,6 +362,11 @@ class GuestConfig:
                 _check_range("cpu_affinity", pcpu, 0, LAST_PCPU)
         _check_range("cpu_period_us", self.cpu_period_us, MIN_CPU_PERIOD_US, MAX_CPU_PERIOD_US)
         _check_range("cpu_latency_us", self.cpu_latency_us, MIN_CPU_LATENCY_US, MAX_CPU_LATENCY_US)
+
+    @property
+    def known_as(self) -> str:
+        """Its identity, or else its name."""
+        return self.identity or self.name
 
     def disk_bus(self, disk: DiskConfig) -> DiskBus:
         """How `disk` is connected on this board."""

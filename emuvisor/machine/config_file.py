@@ -116,6 +116,7 @@ def from_mapping(data: Mapping[str, Any], source: str, folder: Path | None = Non
                 "clock": table.text("clock"),
                 "epoch_s": table.epoch("epoch_s"),
                 "seed": table.integer("seed"),
+                "identity": table.text("identity"),
                 "kernel": _kernel(table.table("kernel")),
                 "flat": _flat(table.table("flat")),
                 "firmware": table.path("firmware", get_args(FirmwareName)),

@@ -19,11 +19,14 @@ HISTORY = 256 * 1024
 
 @dataclass(slots=True)
 class Watch:
-    """A text to look for in the output; `callback` runs once, in the thread that runs the guest."""
+    """A text to look for in the output from byte `start` on; `callback` runs once, in the thread that runs the
+    guest."""
 
     pattern: bytes
     callback: Callable[[], None]
+    start: int = 0
     tail: bytes = b""
+    """The end of what was searched, in which the text may have begun."""
 
 
 class Console:
@@ -96,12 +99,24 @@ class Console:
         index = self._history.find(pattern, max(0, start - first))
         return None if index < 0 else first + index + len(pattern)
 
-    def watch(self, text: str | bytes, callback: Callable[[], None]) -> Watch:
-        """Call `callback` when `text` appears in what is printed from now on."""
+    def watch(self, text: str | bytes, callback: Callable[[], None], start: int | None = None) -> Watch:
+        """Call `callback` when `text` is printed from now on; the part of it that was printed behind output byte
+        `start` counts."""
         pattern = text.encode() if isinstance(text, str) else text
-        watch = Watch(pattern, callback)
+        watch = Watch(pattern, callback, self.written if start is None else start)
+        self._begin(watch)
         self._watches.append(watch)
         return watch
+
+    def _begin(self, watch: Watch) -> None:
+        """Look for the text in what follows, as if all since `watch.start` had been searched."""
+        watch.start = min(watch.start, self.written)
+        length = min(len(watch.pattern) - 1, self.written - watch.start, len(self._history))
+        watch.tail = bytes(self._history[len(self._history) - length :])
+
+    def watches(self, watch: Watch) -> bool:
+        """Whether it is still looked for."""
+        return watch in self._watches
 
     def unwatch(self, watch: Watch) -> None:
         """Look for it no more."""
@@ -111,17 +126,19 @@ class Console:
     # ---- saved state ----
 
     def save(self) -> SavedState:
-        """What was printed, as far as it is kept, and what waits to be typed."""
+        """What was printed, as far as it is kept, how far it was searched, and what waits to be typed."""
         return {
             "device": _DEVICE,
             "version": _VERSION,
             "written": self.written,
+            "searched": self.searched,
             "history": bytes(self._history[-HISTORY:]),
             "input": b"".join(self._input),
         }
 
     def load(self, state: SavedState) -> None:
-        """Take over what `save` gave; who listens stays, and hears nothing of it. Raises SnapshotError."""
+        """Take over what `save` gave; who listens stays, and hears nothing of it, and texts that are looked for may
+        have begun in it. Raises SnapshotError."""
         check_saved(state, _DEVICE, _VERSION)
         written, history, waiting = (state.get(field) for field in ("written", "history", "input"))
         if not isinstance(history, bytes) or not isinstance(waiting, bytes) or len(history) > HISTORY:
@@ -130,12 +147,19 @@ class Console:
             raise SnapshotError(
                 f"{_DEVICE}: saved field 'written' is {reprlib.repr(written)}; {len(history)} bytes are kept"
             )
+        searched = state.get("searched")
+        if type(searched) is not int or not 0 <= searched <= written:
+            raise SnapshotError(
+                f"{_DEVICE}: saved field 'searched' is {reprlib.repr(searched)}; {written} bytes were printed"
+            )
         self.written = written
-        self.searched = min(self.searched, written)
+        self.searched = searched
         self._history[:] = history
         self._input.clear()
         if waiting:
             self._input.append(waiting)
+        for watch in self._watches:
+            self._begin(watch)
 
     @property
     def text(self) -> str:

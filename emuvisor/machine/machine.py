@@ -1,5 +1,7 @@
 """One guest: vCPUs, memory and a board, built from a configuration and run slice by slice."""
 
+import hashlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,6 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from importlib import import_module
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from emuvisor.bus.clock import Clock, HostClock, VirtualClock
@@ -19,6 +22,7 @@ from emuvisor.cpu.state import CpuState
 from emuvisor.cpu.vcpu import Vcpu, bind
 from emuvisor.devices.storage.blockdevice import BlockDevice
 from emuvisor.devices.storage.meter import DiskMeter
+from emuvisor.devices.vm_generation import ID_LENGTH
 from emuvisor.errors import OutOfFrames, PageLost
 from emuvisor.machine.boards.catalog import make_board
 from emuvisor.machine.boards.wiring import Drive, ProcessorPins, Wiring
@@ -35,6 +39,7 @@ from emuvisor.memory import FramePool, GuestMemory
 
 if TYPE_CHECKING:
     from emuvisor.bus.ethernet import Link
+    from emuvisor.devices.storage.layered import Frozen
     from emuvisor.machine.virtio import VirtioDevices
 
 __all__ = ["Activity", "Machine", "Readiness"]
@@ -78,7 +83,8 @@ _STARVED = Activity(Readiness.STARVED)
 
 class Machine:
     """A guest built from `config`, its memory taken from `pool`; `links` are what its network cards are connected to.
-    `turn` is the most that one of several vCPUs runs before the next, in bytes of code.
+    `turn` is the most that one of several vCPUs runs before the next, in bytes of code. `frozen`, by drive, are
+    another guest's disks: this one writes to temporary layers above them, in place of what its configuration names.
 
     `boot` puts it into the state after power-on; `run_slice` runs it for a while on a pCPU; `outcome` is set when it
     has ended. One thread at a time. Raises ConfigError and ImageError for what cannot be built.
@@ -91,6 +97,7 @@ class Machine:
         links: "Sequence[Link]" = (),
         *,
         turn: int = DEFAULT_TURN,
+        frozen: "Sequence[Frozen | None]" = (),
     ) -> None:
         self.config = config
         self.model = cpu_model(config.cpu) if config.cpu else DEFAULT_MODEL
@@ -134,11 +141,11 @@ class Machine:
             self.drives = [
                 Drive(
                     disk.kind,
-                    disks.enter_context(closing(open_disk(disk))),
+                    disks.enter_context(closing(open_disk(disk) if below is None else below.open())),
                     config.disk_bus(disk),
                     DiskMeter(disk.limits),
                 )
-                for disk in config.disks
+                for disk, below in zip_longest(config.disks, frozen)
             ]
             self.virtio = self._virtio(links)
             self.board = make_board(config.board, self._wiring())
@@ -229,13 +236,30 @@ class Machine:
             on_exit=lambda code: self._end(Outcome(Ending.DEBUG_EXIT, code)),
             on_debug=self.debug.write,
             on_panic=lambda: self._end(Outcome(Ending.PANIC)),
-            on_suspend=self._suspend_line,
+            on_suspend=self.suspend,
+            generation_id=self._next_generation(bytes(ID_LENGTH)),
             vga_bios=vga_bios(config),
             option_roms=option_roms(config),
             firmware_variables=config.firmware_variables,
             virtio=() if self.virtio is None else self.virtio.devices,
             devices=config.devices,
         )
+
+    def _next_generation(self, identifier: bytes) -> bytes:
+        """The generation ID after `identifier`: another each time, but on a virtual clock the same in each run."""
+        if isinstance(self.clock, HostClock):
+            return os.urandom(ID_LENGTH)
+        named = f"{self.config.known_as}/{self.config.seed}".encode()
+        return hashlib.sha256(identifier + named).digest()[:ID_LENGTH]
+
+    def begin_generation(self) -> None:
+        """It goes on from a state that others may have gone on from, too: tell its kernel, and its drivers what its
+        network cards are called now. Between two slices."""
+        generation = self.board.generation_id
+        if generation is not None:
+            generation.change(self._next_generation(generation.identifier))
+        for nic in () if self.virtio is None else self.virtio.nics:
+            nic.tell_address()
 
     # ---- what devices ask of the machine ----
 
@@ -267,7 +291,8 @@ class Machine:
         vcpu = self.vcpus.running
         vcpu.shorten(max(0, vcpu.work + self._work_until(deadline_ns)))
 
-    def _suspend_line(self, reason: str) -> None:
+    def suspend(self, reason: str) -> None:
+        """It cannot go on, for `reason`: the present slice ends. In the guest's thread."""
         self._suspend = reason
         self.vcpus.running.leave()
 
@@ -340,12 +365,17 @@ class Machine:
         """Frames that it cannot go on without when it starves."""
         return 1 if self._loading is None else self._loading.needed
 
-    def _watch_until(self) -> None:
+    def _watch_until(self, start: int | None = None) -> None:
+        """Wait for the text that ends the run, which may have begun behind output byte `start`."""
         if self.config.until is None or not self.consoles:
             return
+        self._unwatch_until()
+        self._until = self.console.watch(self.config.until, lambda: self._end(Outcome(Ending.UNTIL)), start)
+
+    def _unwatch_until(self) -> None:
         if self._until is not None:
             self.console.unwatch(self._until)
-        self._until = self.console.watch(self.config.until, lambda: self._end(Outcome(Ending.UNTIL)))
+            self._until = None
 
     def reset(self) -> None:
         """Press the reset button: boot again. What finds no frame is loaded by the next slice. Raises ImageError."""

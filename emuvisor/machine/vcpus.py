@@ -40,6 +40,7 @@ _SAVED = {
 }
 """Field of the saved state to attribute."""
 _COUNT = Number(maximum=2**63 - 1)
+_WAIT = Number(maximum=2**63 - 1, optional=True)
 
 
 class Vcpus:
@@ -226,9 +227,12 @@ class Vcpus:
     # ---- saved state ----
 
     def save(self) -> SavedState:
-        """Whose turn it is, and since when; the vCPUs themselves are not part of it."""
+        """Whose turn it is, since when, and for how long the others have waited for theirs; the vCPUs themselves are
+        not part of it."""
         own = {field: getattr(self, attribute) for field, attribute in _SAVED.items()}
-        return {"device": _DEVICE, "version": _VERSION, **own}
+        now = self._now()
+        waits = [None if since is None else now - since for since in self._waits_since]
+        return {"device": _DEVICE, "version": _VERSION, **own, "waits": waits}
 
     def load(self, state: SavedState) -> None:
         """Take over what `save` gave, with vCPUs that are loaded already. Raises SnapshotError."""
@@ -239,8 +243,15 @@ class Vcpus:
                 raise SnapshotError(
                     f"{_DEVICE}: saved field {field!r} is {reprlib.repr(state.get(field))}; expected {kind}"
                 )
+        waits = state.get("waits")
+        if type(waits) is not list or len(waits) != len(self) or not all(map(_WAIT.accepts, waits)):
+            raise SnapshotError(
+                f"{_DEVICE}: saved field 'waits' is {reprlib.repr(waits)}; expected {len(self)} times or None"
+            )
         for field, attribute in _SAVED.items():
             setattr(self, attribute, state[field])
         self.running = self._vcpus[self.number]
         self._others = sum(vcpu.work for vcpu in self._vcpus) - self.running.work
+        now = self._now()
+        self._waits_since = [None if waited is None else now - waited for waited in waits]
         self._on_switch(self.number, 0)

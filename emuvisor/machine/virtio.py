@@ -74,7 +74,7 @@ def make_virtio(
             )
         )
     for number, (nic, link) in enumerate(zip(config.nics, links, strict=True)):
-        mac = nic.address(config.name, number)
+        mac = nic.address(config.known_as, number)
         made.nics.append(
             Net(
                 name=f"virtio-net {number}",
@@ -90,7 +90,7 @@ def make_virtio(
         made.devices.append(_console(config, made.ports, call_soon))
     if config.rng:
         source = None if isinstance(clock, VirtualClock) else os.urandom
-        seed = f"{RNG_SEED}/{config.name}"
+        seed = f"{RNG_SEED}/{config.known_as}"
         if config.seed:
             seed += f"/{config.seed}"
         made.devices.append(Rng(name="virtio-rng", source=source, seed=seed))

@@ -12,6 +12,8 @@ shared_frames.py   taking frames away that several pages show, from all guests a
 sharing.py, pagehash.py, hints.py   PageSharing, which finds pages of equal content; by what hash; where it saw them
 pluggable.py   PluggableRam, blocks of RAM that come and go while the guest runs
 region.py  Region: memory of a device that moves about in the guest's address space (a BAR)
+layout.py  whether two guests' memories are laid out alike
+saved_layout.py   Layout and MemoryLoader, a guest's memory without its content, and made again from that
 shadow.py  Shadow: RAM and ROM at the same addresses (PAM)
 guest.py   GuestMemory: all of a guest's slots; layout, dirty log, clones; and reading and writing by guest
            physical address, as loaders and devices do it

@@ -29,6 +29,8 @@ __all__ = ["Backing"]
 _RESIDENT = entry(FrameState.RESIDENT)
 _ZEROS = (entry(FrameState.ABSENT), entry(FrameState.BALLOONED), entry(FrameState.SHARED, ZERO_FRAME))
 """RAM that is known to be zeros."""
+MANY = 8
+"""When one entry in so many is another one, all are exchanged."""
 
 
 class Backing:
@@ -57,6 +59,17 @@ class Backing:
         """The CPU's ear: slot number such begins at another frame number, an entry lost a right."""
         self.epoch = 0
         """Counts revocations: what somebody found out about where pages lie is true until it changes."""
+
+    @property
+    def sets(self) -> list[Slot]:
+        """All sets of pages: the slots, then the hidden sets of shadow RAM. Who names pages of a guest by numbers
+        (snapshots, migration) counts through these."""
+        return [*self.slots, *(shadow.hidden for shadow in self.shadows)]
+
+    @property
+    def page_count(self) -> int:
+        """Pages of all `sets`."""
+        return sum(len(pages.entries) for pages in self.sets)
 
     def revoke(self) -> None:
         """Tell the CPU, and whoever watches `epoch`, that an entry lost a right or shows another frame."""
@@ -185,10 +198,38 @@ class Backing:
 
     # ---- owners ----
 
+    def adopt(self, slot: Slot, theirs: Entries) -> int:
+        """Let the pages of `slot` hold what the same pages of another guest hold, whose entries are `theirs`; in both,
+        they are copied at the first write. Returns how many pages were other ones.
+
+        Where both entries are the same they show the same frame, or the same page of a store, already.
+        """
+        differs = slot.entries != theirs
+        count = int(np.count_nonzero(differs))
+        if not count:
+            return 0
+        for noted in (slot.dirty, slot.accessed):
+            if noted is not None:
+                noted[differs] = 1
+        if count * MANY > len(theirs):  # as in a new guest: quicker than picking them out
+            old = slot.entries.copy()
+            slot.entries[:] = self.share(theirs)
+        else:
+            places = np.flatnonzero(differs)
+            shared = theirs[places]
+            new = self.share(shared)
+            theirs[places] = shared
+            old = slot.entries[places]
+            slot.entries[places] = new
+        self.revoke()
+        self.give_back(old, soon=True)
+        return count
+
     def share(self, entries: Entries) -> Entries:
         """`entries` once more for a second owner; in both, pages are copied at the first write."""
         own = entries >> STATE_SHIFT == FrameState.RESIDENT
-        entries[own] += np.uint32((FrameState.SHARED - FrameState.RESIDENT) << STATE_SHIFT)
+        if own.any():
+            entries[own] += np.uint32((FrameState.SHARED - FrameState.RESIDENT) << STATE_SHIFT)
         self.pool.share(backed_frames(entries))
         for store, numbers in self._stored(entries):
             store.share(numbers)
@@ -199,14 +240,14 @@ class Backing:
         old = entries.copy()
         entries[:] = entry(state)
         self.revoke()
-        return self.give_back(old)
+        return self.give_back(old) if old.any() else 0  # RAM that nobody has touched has nothing
 
-    def give_back(self, entries: Entries) -> int:
+    def give_back(self, entries: Entries, *, soon: bool = False) -> int:
         """Give up the frames, and the pages in stores, of entries that are no longer used, and were revoked; returns
-        how many frames became free."""
+        how many frames became free. As many are wanted again `soon`."""
         for store, numbers in self._stored(entries):
             store.free(numbers)
-        return self.pool.release(backed_frames(entries))
+        return self.pool.release(backed_frames(entries), keep=soon)
 
     def _stored(self, entries: Entries) -> list[tuple[PageStore, list[int]]]:
         """Which pages of which stores `entries` refer to."""

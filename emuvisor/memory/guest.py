@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emuvisor.errors import GuestAddressError, UsageError
+from emuvisor.memory.layout import check_alike
 from emuvisor.memory.pluggable import PluggableRam
 from emuvisor.memory.pool import ZERO_FRAME, FramePool
 from emuvisor.memory.reclaim import Reclaimable
@@ -456,6 +457,25 @@ class GuestMemory(Reclaimable):
         self.revoke()
         return np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
 
+    def collect_pages(self) -> NDArray[np.int64]:
+        """As `collect_log`, but numbers of pages as `sets` counts them, ascending: those of regions too, and both pages
+        of shadow RAM when one of them has changed."""
+        bases = np.cumsum([0, *(len(pages.entries) for pages in self.sets)])
+        parts = [np.zeros(0, np.int64)]
+        for number, slot in enumerate(self.slots):
+            if slot.dirty is None:
+                continue
+            hits = np.flatnonzero(slot.dirty)
+            slot.dirty[hits] = 0
+            parts.append(hits + bases[number])
+            for place, shadow in enumerate(self.shadows, len(self.slots)):
+                if slot.first <= shadow.hidden.first < slot.first + len(slot.entries) and not slot.movable:
+                    beneath = hits - (shadow.hidden.first - slot.first)
+                    inside = (beneath >= 0) & (beneath < len(shadow.hidden.entries))
+                    parts.append(beneath[inside] + bases[place])
+        self.revoke()
+        return np.sort(np.concatenate(parts))
+
     def stop_log(self) -> None:
         """Forget the log; it costs nothing from here on."""
         self._logging = False
@@ -471,7 +491,7 @@ class GuestMemory(Reclaimable):
         regions are placed as this one's, its shadow RAM shows the same. It begins without a limit of its own."""
         twin = GuestMemory(self.pool, ())
         twin.size = self.size
-        twin.stores.update(self.stores)
+        twin.stores = self.stores
         for slot in self.slots:
             number = twin._add_slot(Slot(slot.first, self.share(slot.entries), slot.movable))
             if slot.movable:
@@ -487,6 +507,35 @@ class GuestMemory(Reclaimable):
         self.revoke()
         return twin
 
+    def take_over(self, other: "GuestMemory") -> int:
+        """Hold what `other` holds, a clone of this memory or one that is laid out alike in the same pool; every page is
+        shared until one of the two writes it. Regions are placed as there, shadow RAM shows the same. Only pages that
+        differ are touched, so that going back to one's own clone costs by what was written since. Neither guest runs.
+
+        ROM where this memory has none yet, for its guest has not booted, is added; where `other` has none there is
+        none. Returns how many pages were other ones. Raises SnapshotError for another layout, and then nothing has
+        changed.
+        """
+        check_alike(self, other)
+        for theirs in other.slots[len(self.slots) :]:
+            self._add_slot(
+                Slot(theirs.first, np.full(len(theirs.entries), entry(FrameState.HOLE), np.uint32))
+            )
+        changed = 0
+        for slot, theirs in zip(self.slots, other.slots, strict=False):
+            changed += self.adopt(slot, theirs.entries)
+        for slot in self.slots[len(other.slots) :]:
+            self.release(slot.entries, FrameState.HOLE)
+        for shadow, their_shadow in zip(self.shadows, other.shadows, strict=True):
+            changed += shadow.take_over(their_shadow)
+        for region, their_region in zip(self.regions, other.regions, strict=True):
+            region.place(their_region.gpa)
+        for ram, their_ram in zip(self.pluggable, other.pluggable, strict=True):
+            ram.take_over(their_ram)
+        if changed:
+            other.revoke()  # its pages may have been its own until now
+        return changed
+
     def reset(self) -> None:
         """Forget all RAM content, as after power-off; ROM stays, and shadow RAM shows it. Regions stay in place;
         pluggable RAM is unplugged."""
@@ -498,6 +547,8 @@ class GuestMemory(Reclaimable):
             places = ~in_states(slot.entries, (FrameState.ROM, FrameState.HOLE))
             old = slot.entries[places]
             slot.entries[places] = entry(FrameState.ABSENT)
+            if slot.dirty is not None:
+                slot.dirty[places] = 1
             self.revoke()
             self.give_back(old)
 
@@ -510,7 +561,7 @@ class GuestMemory(Reclaimable):
         """How many guest frames are in each state, by the state's name in small letters; regions and what lies under
         shadowed addresses included. Pages that show the zero frame are "zero" and not "shared"."""
         counts = dict.fromkeys([*(state.name.lower() for state in FrameState), "zero"], 0)
-        for entries in [*(slot.entries for slot in self.slots), *(shadow.hidden for shadow in self.shadows)]:
+        for entries in [pages.entries for pages in self.sets]:
             states = entries >> STATE_SHIFT
             for state in FrameState:  # quicker than bincount, which widens the states first
                 counts[state.name.lower()] += int(np.count_nonzero(states == state))

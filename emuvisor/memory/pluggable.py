@@ -79,6 +79,10 @@ class PluggableRam:
         """The pages of blocks, as places in the slot."""
         return slice(first * self._pages, (first + count) * self._pages)
 
+    def take_over(self, other: "PluggableRam") -> None:
+        """The blocks of `other`, which is made alike, are plugged; what they hold is for the caller."""
+        self._plugged[:] = other._plugged
+
     def clone(self, backing: Backing, slot: Slot) -> "PluggableRam":
         """The same blocks plugged, in the twin's `slot`."""
         twin = PluggableRam(backing, slot, self.block_size)

@@ -147,16 +147,20 @@ class FramePool:
             found[part] = (self.words[frames[part]] == self.words[others[part]]).all(axis=1)
         return found
 
-    def release(self, frames: NDArray[np.uint32]) -> int:
-        """One reference less to each of `frames`, for each time that it is named; returns how many became free."""
+    def release(self, frames: NDArray[np.uint32], *, keep: bool = False) -> int:
+        """One reference less to each of `frames`, for each time that it is named; returns how many became free. Their
+        memory goes back to the operating system, unless it is to be kept for who takes them next."""
         frames = frames[frames != ZERO_FRAME]
+        if not len(frames):
+            return 0
         with self._lock:
             np.subtract.at(self.references, frames, np.uint32(1))
             gone = np.unique(frames[self.references[frames] == 0])
             if self.users is not None:
                 for frame in gone[self.fetched[gone] != 0].tolist():
                     self.users.changed(frame, 0, PAGE_SIZE)
-            self._give_back(gone)
+            if not keep:
+                self._give_back(gone)
             self._free.extend(gone.tolist())
             return len(gone)
 

@@ -140,18 +140,31 @@ class Shadow:
     # ---- for GuestMemory ----
 
     @property
-    def hidden(self) -> Entries:
-        """The entries that the guest does not see."""
-        return self._hidden.entries
+    def hidden(self) -> Slot:
+        """The pages that the guest does not see."""
+        return self._hidden
 
     def forget(self) -> None:
         """RAM is empty and ROM is read, as after power-off."""
         self.reset()
         self._backing.release(self._hidden.entries, FrameState.ABSENT)
+        for page in range(len(self._visible)):
+            self._slot.mark(self._index + page)
 
     def close(self) -> int:
         """Give the frames back that the guest does not see; returns how many became free."""
         return self._backing.release(self._hidden.entries, FrameState.HOLE)
+
+    def take_over(self, other: "Shadow") -> int:
+        """Show what `other` shows, which is made alike, and hold beneath what it holds there; what is visible is
+        the slot's. Returns how many pages were other ones."""
+        differs = self._hidden.entries != other._hidden.entries
+        differs |= (self._read_ram != other._read_ram) | (self._write_ram != other._write_ram)
+        for page in np.flatnonzero(differs).tolist():
+            self._slot.mark(self._index + page)
+        self._read_ram[:] = other._read_ram
+        self._write_ram[:] = other._write_ram
+        return self._backing.adopt(self._hidden, other._hidden.entries)
 
     def clone(self, backing: Backing, slot: Slot) -> "Shadow":
         """The same over `slot`, which is a clone's."""

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emuvisor.memory.pool import ZERO_FRAME
 from emuvisor.memory.reclaim import Reclaimable
-from emuvisor.memory.slot import MAX_AGE
+from emuvisor.memory.slot import MAX_AGE, backed_frames
 from emuvisor.memory.stage2 import FRAME_MASK, FrameState, entry, in_states
 from emuvisor.units import PAGE_SHIFT, PAGE_SIZE
 
-__all__ = ["evictable_shared", "send_shared_away"]
+__all__ = ["evictable_shared", "held_by", "send_shared_away"]
 
 _Numbers = NDArray[np.int64]
 
@@ -73,6 +74,19 @@ def send_shared_away(memories: Sequence[Reclaimable], state: FrameState, frames:
         slot.entries[places[gone]] = new[shown[gone]]
         memory.revoke()
     return pool.release(released)
+
+
+def held_by(memories: Sequence[Reclaimable]) -> int:
+    """Frames that nobody but `memories`, which are of one pool, refers to: those that are theirs alone."""
+    if not memories:
+        return 0
+    references = memories[0].pool.references
+    found = np.zeros(len(references), np.uint32)
+    for memory in memories:
+        for pages in memory.sets:
+            np.add.at(found, backed_frames(pages.entries), np.uint32(1))
+    found[ZERO_FRAME] = 0
+    return int(np.count_nonzero((found > 0) & (found == references)))
 
 
 def _owned(

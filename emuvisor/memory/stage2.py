@@ -52,13 +52,17 @@ class FrameState(IntEnum):
     """The host keeps its content compressed."""
     SWAPPED = 7
     """Its content is in a file of the host's."""
+    SAVED = 8
+    """Its content is in a snapshot of the host's store, from which the guest was restored."""
+    REMOTE = 9
+    """Its content is still on the other side of a migration."""
 
 
 FRAMED = (FrameState.RESIDENT, FrameState.SHARED, FrameState.ROM)
 """The entry has a host frame."""
 UNBACKED = (FrameState.ABSENT, FrameState.BALLOONED)
 """RAM that reads as zeros and has no frame."""
-STORED = (FrameState.COMPRESSED, FrameState.SWAPPED)
+STORED = (FrameState.COMPRESSED, FrameState.SWAPPED, FrameState.SAVED, FrameState.REMOTE)
 """RAM whose content a store keeps: the entry has the number that the store gave the page."""
 WRITTEN = (FrameState.RESIDENT, FrameState.SHARED, *STORED)
 """RAM that holds something."""

@@ -57,7 +57,8 @@ NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT, REDIRECT = 135, 136, 137
 FIRST_OPTION = {ROUTER_SOLICITATION: 8, NEIGHBOUR_SOLICITATION: 24, NEIGHBOUR_ADVERTISEMENT: 24}
 TARGET_ADDRESS = 8
 OPTION_UNIT = 8
-SOURCE_LINK_LAYER_ADDRESS, TARGET_LINK_LAYER_ADDRESS = 1, 2
+LINK_LAYER_ADDRESSES = (1, 2)
+"""The source's, the target's."""
 MAX_OPTIONS = 16
 
 # DHCP (RFC 2131, RFC 8415): from the server's port to the client's.
@@ -70,12 +71,16 @@ class Guard:
     """Looks at what comes in through a port. `may_send(address)` says whether the 4 or 16 bytes are the port's."""
 
     def __init__(self, mac: bytes, may_send: Callable[[bytes], bool]) -> None:
-        self._mac = mac
+        self._macs = {mac}
         self._may_send = may_send
+
+    def allow(self, mac: bytes) -> None:
+        """Frames may come from `mac`, too."""
+        self._macs.add(mac)
 
     def refuse(self, frame: bytes) -> Drop | None:
         """Why a frame of at least 14 bytes must not pass; None lets it."""
-        if frame[MAC_LENGTH : 2 * MAC_LENGTH] != self._mac:
+        if frame[MAC_LENGTH : 2 * MAC_LENGTH] not in self._macs:
             return Drop.SOURCE_MAC
         found = network_header(frame)
         if found is None:
@@ -93,7 +98,9 @@ class Guard:
         if len(frame) < arp + ARP_LENGTH or not frame.startswith(ARP_FIXED, arp):
             return Drop.MALFORMED
         mac, address = arp + ARP_SENDER_MAC, arp + ARP_SENDER_ADDRESS
-        if not frame.startswith(self._mac, mac) or not self._may_send(frame[address : address + IPV4_LENGTH]):
+        if frame[mac : mac + MAC_LENGTH] not in self._macs or not self._may_send(
+            frame[address : address + IPV4_LENGTH]
+        ):
             return Drop.NEIGHBOUR
         return None
 
@@ -160,10 +167,8 @@ class Guard:
             length = frame[option + 1] * OPTION_UNIT
             if length == 0:
                 return Drop.MALFORMED
-            if frame[option] in (
-                SOURCE_LINK_LAYER_ADDRESS,
-                TARGET_LINK_LAYER_ADDRESS,
-            ) and not frame.startswith(self._mac, option + 2):
+            address = frame[option + 2 : option + 2 + MAC_LENGTH]
+            if frame[option] in LINK_LAYER_ADDRESSES and address not in self._macs:
                 return Drop.NEIGHBOUR
             option += length
         return Drop.MALFORMED

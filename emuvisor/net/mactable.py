@@ -18,7 +18,7 @@ PortT = TypeVar("PortT")
 
 
 class MacTable(Generic[PortT]):
-    """Static entries, one for each port, and learned ones. Thread-safe.
+    """Static entries, at least one for each port, and learned ones. Thread-safe.
 
     A static entry is never learned over. `now_ns` is a clock that does not go backwards.
     """
@@ -39,7 +39,7 @@ class MacTable(Generic[PortT]):
         with self._lock:
             self._unlearn(mac)
             self._static[mac] = port
-            self._behind[port] = OrderedDict()
+            self._behind.setdefault(port, OrderedDict())
 
     def remove(self, port: PortT) -> None:
         """Forget everything about `port`."""

@@ -97,6 +97,14 @@ class Network:
             self._macs.remove(port)
             self.addresses.remove(port)
 
+    def give_mac(self, mac: bytes, port: Port) -> bool:
+        """`mac` is behind `port`, too, unless another port has it (`Port.tolerate` calls this)."""
+        with self._lock:
+            if any(other.mac == mac for other in self._ports if other is not port):
+                return False
+            self._macs.add(mac, port)
+            return True
+
     def capture(self, path: Path, *, port: str | None = None, max_bytes: int = CAPTURE_BYTES) -> Capture:
         """Record what passes from now on into a pcapng file: all of the network, or what one port sends and receives.
 

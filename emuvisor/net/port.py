@@ -91,6 +91,15 @@ class Port:
         """
         self._network.addresses.give(address, self)
 
+    def tolerate(self, mac: bytes) -> bool:
+        """Let the station go on with `mac`, an address that it had before it came here, besides the port's own. False
+        when another port has it."""
+        if not self._network.give_mac(mac, self):
+            return False
+        if self._guard is not None:
+            self._guard.allow(mac)
+        return True
+
     @property
     def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
         """Those that were given to the port, and those that it is known to use."""

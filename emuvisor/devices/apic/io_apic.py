@@ -200,6 +200,8 @@ class IoApic:
             line.level = bool(self.levels >> pin & 1)
 
     def _load_entries(self, entries: object) -> None:
+        if entries == self.entries:
+            return
         if (
             not isinstance(entries, list)
             or len(entries) != self.pins

@@ -47,8 +47,8 @@ class AttributeController(RegisterFile):
         """The flip-flop: the next write to 3C0h is data."""
         self.palette_enabled = False
 
-    def _fields(self) -> Fields:
-        return {**super()._fields(), "data_next": Flag(), "palette_enabled": Flag()}
+    def _make_fields(self) -> Fields:
+        return {**super()._make_fields(), "data_next": Flag(), "palette_enabled": Flag()}
 
     def reset(self) -> None:
         """Back to the values after power-on."""

@@ -78,7 +78,9 @@ class BochsVbe:
 
     name = _DEVICE
 
-    def __init__(self, *, vram: VideoRam, planes: NDArray[np.uint8], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, *, vram: VideoRam, planes: Callable[[], NDArray[np.uint8]], on_change: Callable[[], None]
+    ) -> None:
         self._vram = vram
         self._planes = planes
         self._on_change = on_change
@@ -206,7 +208,7 @@ class BochsVbe:
     def _clear(self, length: int) -> None:
         """Zeros at the beginning of the memory. What is zero already is not written: it may cost no memory yet."""
         if self.bpp == PLANAR_BPP:
-            self._planes[:length] = 0
+            self._planes()[:length] = 0
             return
         for start in range(0, length, CLEAR_STEP):
             size = min(CLEAR_STEP, length - start)
@@ -220,7 +222,7 @@ class BochsVbe:
         xres, yres = self.registers[XRES], self.registers[YRES]
         if self.bpp == PLANAR_BPP:
             lines = self._first + np.arange(yres) * self._pitch
-            return planar(self._planes[lines[:, np.newaxis] + np.arange(self._bytes(xres)) & PLANE_MASK])
+            return planar(self._planes()[lines[:, np.newaxis] + np.arange(self._bytes(xres)) & PLANE_MASK])
         return self._lines()
 
     def colours(self) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from emuvisor.bus.device import SavedState
 from emuvisor.bus.saved import Data, Fields, Number, load_fields, save_fields
 from emuvisor.devices.display.graphics_controller import GraphicsController
 from emuvisor.devices.display.sequencer import Sequencer
-from emuvisor.units import KIB
+from emuvisor.units import KIB, PAGE_SIZE
 
 __all__ = ["WINDOW_LENGTH", "DisplayMemory", "VideoRam"]
 
@@ -26,6 +26,8 @@ WINDOW_LENGTH = 128 * KIB
 PLANES = 4
 PLANE_SIZE = 64 * KIB
 SIZE = PLANES * PLANE_SIZE
+BLANK = bytes(SIZE)
+"""As after power-on."""
 BANK_SIZE = 64 * KIB
 
 ADDRESS_MASK = PLANE_SIZE - 1
@@ -80,8 +82,9 @@ class DisplayMemory:
         view = memoryview(self._bytes)
         self._pairs = view.cast("H")
         self._words = view.cast("I")
-        self.planes: NDArray[np.uint8] = np.frombuffer(self._bytes, np.uint8).reshape(PLANE_SIZE, PLANES)
-        """(address, plane)."""
+        self._planes: NDArray[np.uint8] = np.frombuffer(self._bytes, np.uint8).reshape(PLANE_SIZE, PLANES)
+        self._content: bytes | None = BLANK
+        """What the planes hold, if that is known since they were last written."""
         self.latches = 0
         """The four bytes of the last read, plane 0 lowest."""
         self._start = 0
@@ -105,7 +108,14 @@ class DisplayMemory:
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Let the registers make of `value` what they do."""
+        self._content = None
         self._write(offset, value, size)
+
+    @property
+    def planes(self) -> NDArray[np.uint8]:
+        """(address, plane), to be looked at and written before the guest goes on."""
+        self._content = None
+        return self._planes
 
     def reset(self) -> None:
         """All zeros."""
@@ -331,12 +341,19 @@ class DisplayMemory:
 
     @property
     def content(self) -> bytes:
-        """All planes, interleaved."""
-        return bytes(self._bytes)
+        """All planes, interleaved. As long as nobody writes them, it is the same object."""
+        if self._content is None:
+            self._content = bytes(self._bytes)
+        return self._content
 
     @content.setter
     def content(self, content: bytes) -> None:
-        self._bytes[:] = content
+        before = self.content
+        for start in range(0, SIZE, PAGE_SIZE):  # pages that stay blank cost the host nothing
+            part = slice(start, start + PAGE_SIZE)
+            if content[part] != before[part]:
+                self._bytes[part] = content[part]
+        self._content = content
 
     def save(self) -> SavedState:
         """Planes and latches as plain data."""

@@ -21,6 +21,7 @@ class RegisterFile:
     def __init__(self) -> None:
         self.index = 0
         self.registers = bytearray(self.power_on)
+        self._fields: Fields = self._make_fields()
 
     def read(self) -> int:
         """The register that the index names."""
@@ -36,14 +37,14 @@ class RegisterFile:
         self.index = 0
         self.registers[:] = self.power_on
 
-    def _fields(self) -> Fields:
+    def _make_fields(self) -> Fields:
         count = len(self.power_on)
         return {"index": Number(0xFF), "registers": Data(count, minimum=count)}
 
     def save(self) -> SavedState:
         """Index and registers as plain data."""
-        return save_fields(self, self.name, _VERSION, self._fields())
+        return save_fields(self, self.name, _VERSION, self._fields)
 
     def load(self, state: SavedState) -> None:
         """Take over what `save` gave. Raises SnapshotError."""
-        load_fields(self, state, self.name, _VERSION, self._fields())
+        load_fields(self, state, self.name, _VERSION, self._fields)

@@ -105,7 +105,7 @@ class Vga:
         self.attribute = AttributeController()
         self.dac = Dac()
         self.window = DisplayMemory(sequencer=self.sequencer, graphics=self.graphics, vram=vram)
-        self.vbe = BochsVbe(vram=vram, planes=self.window.planes, on_change=self._configure)
+        self.vbe = BochsVbe(vram=vram, planes=lambda: self.window.planes, on_change=self._configure)
         self.miscellaneous = MISCELLANEOUS_OUTPUT
         self.feature_control = 0
         self.video_enable = VIDEO_ENABLE_WRITABLE

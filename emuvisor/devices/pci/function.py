@@ -67,6 +67,24 @@ DECODING = {COMMAND, EXPANSION_ROM} | {BASE_ADDRESS + 4 * index for index in ran
 IDENTITY = (*range(VENDOR_ID, COMMAND), *range(REVISION_ID, CACHE_LINE_SIZE), HEADER_TYPE, INTERRUPT_PIN)
 """Registers that say what it is, and never change."""
 
+
+def _masks(*registers: tuple[int, int, int]) -> bytes:
+    """A configuration space that holds, for each register (offset, mask, size), its mask."""
+    space = bytearray(CONFIG_SIZE)
+    for offset, mask, size in registers:
+        space[offset : offset + size] = mask.to_bytes(size, "little")
+    return bytes(space)
+
+
+_WRITABLE = _masks(
+    (COMMAND, COMMAND_WRITABLE, 2),
+    (CACHE_LINE_SIZE, 0xFF, 1),
+    (LATENCY_TIMER, 0xFF, 1),
+    (INTERRUPT_LINE, 0xFF, 1),
+)
+_CLEARED_BY_ONES = _masks((STATUS, STATUS_CLEARED_BY_ONES, 2))
+"""What every function has."""
+
 _VERSION = 1
 _FIELDS: Fields = {"config": Data(CONFIG_SIZE, minimum=CONFIG_SIZE), "intx": Flag()}
 
@@ -114,9 +132,9 @@ class PciFunction:
     ) -> None:
         self.name = name
         self.config = bytearray(CONFIG_SIZE)
-        self.writable = bytearray(CONFIG_SIZE)
+        self.writable = bytearray(_WRITABLE)
         """Which bits of `config` a guest's write sets."""
-        self.cleared_by_ones = bytearray(CONFIG_SIZE)
+        self.cleared_by_ones = bytearray(_CLEARED_BY_ONES)
         """Which bits of `config` a guest clears by writing 1."""
         self.intx = False
         """What the device wants of its interrupt pin; `Interrupt Disable` may keep it from the wire."""
@@ -137,11 +155,6 @@ class PciFunction:
         self._put(SUBSYSTEM_VENDOR_ID, subsystem[0], 2)
         self._put(SUBSYSTEM_ID, subsystem[1], 2)
         self._put(INTERRUPT_PIN, interrupt_pin, 1)
-        self.allow(COMMAND, COMMAND_WRITABLE, 2)
-        self.allow(CACHE_LINE_SIZE, 0xFF, 1)
-        self.allow(LATENCY_TIMER, 0xFF, 1)
-        self.allow(INTERRUPT_LINE, 0xFF, 1)
-        self.cleared_by_ones[STATUS : STATUS + 2] = STATUS_CLEARED_BY_ONES.to_bytes(2, "little")
 
     def __repr__(self) -> str:
         return (

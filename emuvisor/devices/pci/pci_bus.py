@@ -73,7 +73,8 @@ class PciBus:
         self._functions = dict(sorted(self._functions.items()))
         self._places[function] = (slot, number)
         function.connect(self)
-        self.remap()
+        if next(function.windows(), None) is not None:
+            self.remap()
 
     def __iter__(self) -> Iterator[PciFunction]:
         """What is plugged in, by slot and function number."""
@@ -149,8 +150,11 @@ class PciBus:
             return False
         if any(b.space == bar.space and a < end and address < a + b.size for b, a in placed.items()):
             return False
+        others = bus.overlapping(address, end)
+        if not others:
+            return True
         ours = {a for b, a in self._shown.items() if b.space == bar.space}
-        return not any(r.start < end and address < r.end and r.start not in ours for r in bus)
+        return all(r.start in ours for r in others)
 
     def _show(self, bar: Bar, address: int) -> None:
         if bar.region is not None:

@@ -61,7 +61,7 @@ _PORT_FIELDS: Fields = {
     "added": Flag(),
     "backlog": Data(BACKLOG),
 }
-_MESSAGE_FIELDS: Fields = {"messages": Data(MAX_PORTS * 8 * (_CONTROL.size + MAX_NAME + 2))}
+_ALL_FIELDS: Fields = {**_FIELDS, "messages": Data(MAX_PORTS * 8 * (_CONTROL.size + MAX_NAME + 2))}
 _LENGTH = Struct("<H")
 
 
@@ -335,14 +335,14 @@ class Console(VirtioDevice):
 
     def save_device(self) -> SavedState:
         """Size, messages that wait, and the ports with what was fed to them."""
-        state = save_fields(self, _DEVICE, _VERSION, {**_FIELDS, **_MESSAGE_FIELDS})
+        state = save_fields(self, _DEVICE, _VERSION, _ALL_FIELDS)
         for number, port in enumerate(self.ports):
             state[f"port {number}"] = save_fields(port, _PORT_DEVICE, _VERSION, _PORT_FIELDS)
         return state
 
     def load_device(self, state: SavedState) -> None:
         """Go on with the same ports. Raises SnapshotError."""
-        load_fields(self, state, _DEVICE, _VERSION, {**_FIELDS, **_MESSAGE_FIELDS})
+        load_fields(self, state, _DEVICE, _VERSION, _ALL_FIELDS)
         for number, port in enumerate(self.ports):
             part = saved_part(state, _DEVICE, f"port {number}")
             load_fields(port, part, _PORT_DEVICE, _VERSION, _PORT_FIELDS)

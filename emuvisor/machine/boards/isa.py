@@ -38,6 +38,7 @@ class IsaBoard:
 
     local_apics = None
     display = None
+    generation_id = None
     mouse = None
     pci = None
 

@@ -20,13 +20,16 @@ from emuvisor.devices.shutdown import ShutdownPort
 from emuvisor.devices.speaker import SpeakerPort
 from emuvisor.devices.storage.biosdisk import PORT_COUNT as BIOS_DISK_PORTS
 from emuvisor.devices.uart import NS16550A
+from emuvisor.devices.vm_generation import ID_LENGTH
 from emuvisor.machine.boards.wiring import Wiring, bios_disk
 from emuvisor.machine.memory_map import MemoryMap
 from emuvisor.units import GIB, KIB, MIB
 
 __all__ = [
     "COM",
+    "GENERATION_ID",
     "IRQ_COM",
+    "IRQ_EVENTS",
     "IRQ_KEYBOARD",
     "IRQ_MOUSE",
     "IRQ_RTC",
@@ -61,10 +64,15 @@ ELCR = (0x4D0, 2)
 BIOS_DISK = (0x5100, BIOS_DISK_PORTS)
 SHUTDOWN = (0x8900, 1)
 
+GENERATION_ID = (0xFED5_0000, ID_LENGTH)
+"""In the memory map of the boards that have ACPI."""
+
 # Interrupt lines
 IRQ_TIMER = 0
 IRQ_KEYBOARD = 1
 IRQ_COM = (4, 3, 4, 3)
+IRQ_EVENTS = 7
+"""The first printer port's on old PCs; here the ACPI event device's, on the boards that have ACPI."""
 IRQ_RTC = 8
 IRQ_MOUSE = 12
 

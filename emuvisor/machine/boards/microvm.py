@@ -23,6 +23,7 @@ from emuvisor.devices.shutdown import PowerManagementControl, ShutdownPort
 from emuvisor.devices.speaker import SpeakerPort
 from emuvisor.devices.uart import NS16550A
 from emuvisor.devices.virtio.mmio import MMIO_SIZE, VirtioMmio
+from emuvisor.devices.vm_generation import VmGenerationId
 from emuvisor.machine.boards import legacy
 from emuvisor.machine.boards.parts import Parts, load_parts, save_parts, user_parts
 from emuvisor.machine.boards.plugins import plug_devices
@@ -31,7 +32,13 @@ from emuvisor.machine.boards.wiring import Wiring, bios_disk
 from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.memory_map import BIOS_END
 from emuvisor.machine.tables.install import table_pieces
-from emuvisor.machine.tables.platform import IsaDevice, Platform, SleepRegisters, VirtioMmioPlace
+from emuvisor.machine.tables.platform import (
+    GenerationId,
+    IsaDevice,
+    Platform,
+    SleepRegisters,
+    VirtioMmioPlace,
+)
 
 __all__ = ["MicrovmBoard"]
 
@@ -87,6 +94,8 @@ class MicrovmBoard:
         self.sleep_control = sleep_control.SleepControl(on_shutdown=w.on_shutdown, on_reset=w.on_reset)
         self.shutdown = ShutdownPort(on_shutdown=w.on_shutdown)
         self.bios_disk = bios_disk(w)
+        events = self.isa.input(legacy.IRQ_EVENTS, "events")
+        self.generation_id = VmGenerationId(identifier=w.generation_id, irq=events)
         self.uarts = [
             NS16550A(
                 name=f"COM{n + 1}",
@@ -116,6 +125,7 @@ class MicrovmBoard:
             attach(*place, uart, width=1)
         self.mmio.attach(*IO_APIC, self.io_apic, width=4)
         self.mmio.attach(*LOCAL_APIC, self.local_apics, width=4)
+        self.mmio.attach(*legacy.GENERATION_ID, self.generation_id)
         for address, (value, size) in legacy.memory_sizes(w.memory_map).items():
             for i in range(size):
                 self.rtc.set_cmos(address + i, value >> 8 * i & 0xFF)
@@ -133,6 +143,7 @@ class MicrovmBoard:
             "POST": self.post,
             "shutdown": self.shutdown,
             "BIOS disk": self.bios_disk,
+            "generation ID": self.generation_id,
             **{uart.name: uart for uart in self.uarts},
             **{f"virtio {number}": transport for number, transport in enumerate(self._transports)},
         }
@@ -196,6 +207,7 @@ class MicrovmBoard:
             io_apic=IO_APIC[0],
             isa=(*serial, clock),
             virtio=self.virtio,
+            generation_id=GenerationId(legacy.GENERATION_ID[0], legacy.IRQ_EVENTS),
             devices=b"".join(device.acpi() for device in self.user_devices if hasattr(device, "acpi")),
         )
 

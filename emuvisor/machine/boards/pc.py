@@ -40,11 +40,14 @@ from emuvisor.devices.storage.ide.cdrom import CdRom
 from emuvisor.devices.storage.ide.disk import AtaDisk
 from emuvisor.devices.storage.ide.piix_ide import PiixIde
 from emuvisor.devices.virtio.pci import VirtioPci
+from emuvisor.devices.vm_generation import VmGenerationId
 from emuvisor.errors import GuestAddressError, SnapshotError, UsageError
 from emuvisor.machine.boards import pci_setup
 from emuvisor.machine.boards.legacy import (
     COM,
+    GENERATION_ID,
     IRQ_COM,
+    IRQ_EVENTS,
     IRQ_KEYBOARD,
     IRQ_MOUSE,
     IRQ_RTC,
@@ -64,7 +67,7 @@ from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.loaders.uefi import variable_store_size
 from emuvisor.machine.memory_map import BIOS_END
 from emuvisor.machine.tables.install import boot_order, offer_tables, table_pieces
-from emuvisor.machine.tables.platform import IsaDevice, Pci, Platform, PowerBlock
+from emuvisor.machine.tables.platform import GenerationId, IsaDevice, Pci, Platform, PowerBlock
 from emuvisor.units import KIB, MIB, PAGE_SIZE
 
 __all__ = ["PcBoard"]
@@ -326,6 +329,9 @@ class PcBoard:
             self.pci.plug(function, slot)
 
     def _add_firmware_interfaces(self, w: Wiring) -> None:
+        irq = self.isa.input(IRQ_EVENTS, "events")
+        self.generation_id = VmGenerationId(identifier=w.generation_id, irq=irq)
+        self.mmio.attach(*GENERATION_ID, self.generation_id)
         self.pvpanic = PvPanic(on_panic=lambda _event: w.on_panic())
         self.fw_cfg = FwCfg(memory=w.memory)
         self.ports.attach(*PVPANIC, self.pvpanic, width=1)
@@ -365,6 +371,7 @@ class PcBoard:
             "DMA": self.dma,
             "floppy": self.floppy,
             "reset control": self.reset_control,
+            "generation ID": self.generation_id,
             "PCI address": self.config_address,
             "power management": self.power,
             "SMI command": self.smi_command,
@@ -403,6 +410,7 @@ class PcBoard:
             pci=Pci(pirq=PIRQ_LINES),
             i8042=True,
             vga=True,
+            generation_id=GenerationId(GENERATION_ID[0], IRQ_EVENTS),
             isa=(
                 IsaDevice("RTC", "PNP0B00", ((0x70, 2),), IRQ_RTC),
                 IsaDevice("KBD", "PNP0303", ((0x60, 1), (0x64, 1)), IRQ_KEYBOARD),

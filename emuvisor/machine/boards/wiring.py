@@ -14,6 +14,7 @@ from emuvisor.devices.storage.biosdisk import BiosDisk
 from emuvisor.devices.storage.blockdevice import BlockDevice
 from emuvisor.devices.storage.meter import DiskMeter
 from emuvisor.devices.uart import NS16550A
+from emuvisor.devices.vm_generation import ID_LENGTH, VmGenerationId
 from emuvisor.machine.choices import DiskBus, DiskKind
 from emuvisor.machine.loaders.boot import Piece
 from emuvisor.machine.memory_map import MemoryMap
@@ -78,6 +79,7 @@ class Wiring:
     """The guest's kernel says by pvpanic that it has crashed."""
     on_suspend: Callable[[str], None]
     """A device cannot go on, for the reason given: the host pauses the guest."""
+    generation_id: bytes = bytes(ID_LENGTH)
     vga_bios: bytes | None = None
     """The display's expansion ROM; without one the display comes up in text mode 3."""
     option_roms: Sequence[tuple[str, bytes]] = ()
@@ -114,6 +116,8 @@ class Board(Protocol):
     mouse: "Mouse | None"
     local_apics: "LocalApics | None"
     """The processors'; a board without has one processor."""
+    generation_id: VmGenerationId | None
+    """None on a board without ACPI, where nobody would find it."""
 
     def acknowledge(self, processor: int = 0, /) -> int | None:
         """The interrupt controller's vector for the interrupt that the processor now takes."""

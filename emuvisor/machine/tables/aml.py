@@ -28,6 +28,7 @@ __all__ = [
     "method",
     "name",
     "name_string",
+    "notify",
     "operation_region",
     "package",
     "return_",
@@ -58,6 +59,7 @@ ARG0 = b"\x68"
 STORE_OP = b"\x70"
 AND_OP = b"\x7b"
 OR_OP = b"\x7d"
+NOTIFY_OP = b"\x86"
 CREATE_DWORD_FIELD_OP = b"\x8a"
 IF_OP = b"\xa0"
 RETURN_OP = b"\xa4"
@@ -238,6 +240,11 @@ def return_(value: bytes) -> bytes:
 def store(value: bytes, target: bytes) -> bytes:
     """Store (value, target)."""
     return STORE_OP + value + target
+
+
+def notify(path: str, value: int) -> bytes:
+    """Notify (path, value)."""
+    return NOTIFY_OP + name_string(path) + integer(value)
 
 
 def bit_and(left: bytes, right: bytes, target: bytes = NULL_NAME) -> bytes:

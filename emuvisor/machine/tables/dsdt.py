@@ -7,6 +7,8 @@ r"""The DSDT of a platform: devices that cannot be found by looking, PCI interru
         LNKA .. LNKD          PIRQA to PIRQD
         HPET
         VR00 ..               virtio devices by memory-mapped I/O
+        VGEN                  VM generation ID
+        GED                   generic event device: tells VGEN's driver of changes
         user devices
 
 Without PCI the ISA devices are in \_SB.
@@ -29,6 +31,7 @@ from emuvisor.machine.tables.aml import (
     method,
     name,
     name_string,
+    notify,
     operation_region,
     package,
     return_,
@@ -36,7 +39,7 @@ from emuvisor.machine.tables.aml import (
     store,
     string,
 )
-from emuvisor.machine.tables.platform import IsaDevice, Pci, Platform, VirtioMmioPlace
+from emuvisor.machine.tables.platform import GenerationId, IsaDevice, Pci, Platform, VirtioMmioPlace
 
 __all__ = ["dsdt"]
 
@@ -44,6 +47,11 @@ PCI_ROOT = "PNP0A03"
 PCI_LINK = "PNP0C0F"
 HPET = "PNP0103"
 VIRTIO_MMIO = "LNRO0005"
+GENERIC_EVENT_DEVICE = "ACPI0013"
+GENERATION_ID = "EMUV0001"
+GENERATION_ID_KIND = "VM_Gen_Counter"
+"""The compatible ID and name that guests look for."""
+GENERATION_ID_CHANGED = 0x80
 EISA_ID_LENGTH = 7
 
 CONFIG_MECHANISM = (0xCF8, 8)
@@ -81,7 +89,8 @@ def dsdt(platform: Platform) -> bytes:
     sleep_type = integer(platform.power.s5)
     s5 = name("_S5", package(sleep_type, sleep_type, integer(0), integer(0)))
     virtio = b"".join(_virtio(number, place) for number, place in enumerate(platform.virtio))
-    return scope("\\_SB", root, hpet, virtio, platform.devices) + s5
+    generation = b"" if platform.generation_id is None else _generation_id(platform.generation_id)
+    return scope("\\_SB", root, hpet, virtio, generation, platform.devices) + s5
 
 
 def _isa_device(isa: IsaDevice) -> bytes:
@@ -123,6 +132,27 @@ def _virtio(number: int, place: VirtioMmioPlace) -> bytes:
             ),
         ),
     )
+
+
+def _generation_id(generation: GenerationId) -> bytes:
+    """The VM generation ID, and who tells of its changes: hardware-reduced ACPI has no general-purpose event registers,
+    so all boards have the generic event device (ACPI 6.4, section 5.6.9)."""
+    low, high = generation.address & 0xFFFF_FFFF, generation.address >> 32
+    identifier = device(
+        "VGEN",
+        name("_HID", string(GENERATION_ID)),
+        name("_CID", string(GENERATION_ID_KIND)),
+        name("_DDN", string(GENERATION_ID_KIND)),
+        name("ADDR", package(integer(low), integer(high))),
+    )
+    events = device(
+        "GED_",
+        name("_HID", string(GENERIC_EVENT_DEVICE)),
+        name("_UID", integer(0)),
+        name("_CRS", resources.template(resources.interrupt(generation.irq, edge=True, shared=False))),
+        method("_EVT", notify("\\_SB.VGEN", GENERATION_ID_CHANGED), arguments=1, serialized=True),
+    )
+    return identifier + events
 
 
 def _pci_root(pci: Pci, isa: bytes) -> bytes:

@@ -10,7 +10,8 @@ Firmware gets them as files of fw_cfg.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from emuvisor.devices.fw_cfg import FwCfg, Item
 from emuvisor.errors import ConfigError
@@ -86,21 +87,31 @@ def offer_tables(describe: Callable[[], Platform], fw_cfg: FwCfg) -> None:
     platform each time. Nothing else may have changed by then.
     """
     platform = describe()
-    acpi = acpi_files(platform)
-    files = acpi.files()
-    fw_cfg.add_file(RSDP_FILE, files[RSDP_FILE])
-    fw_cfg.add_file(TABLES_FILE, files[TABLES_FILE], lambda: acpi_files(describe()).files()[TABLES_FILE])
-    fw_cfg.add_file(TABLE_LOADER_FILE, acpi.script())
-    structures = smbios.structures(platform)
-    fw_cfg.add_file(SMBIOS_ANCHOR_FILE, smbios.entry_point_2(structures, 0))
-    fw_cfg.add_file(SMBIOS_TABLES_FILE, structures.data)
-    fw_cfg.add_file(E820_FILE, _e820(platform.memory_map))
-    if platform.memory_map.pluggable is not None:
-        fw_cfg.add_file(RESERVED_END_FILE, struct.pack("<Q", sum(platform.memory_map.pluggable)))
+    for name, data in _firmware_files(platform).items():
+        fw_cfg.add_file(name, data)
+    tables = _firmware_files(platform)[TABLES_FILE]
+    fw_cfg.add_file(TABLES_FILE, tables, lambda: _firmware_files(describe())[TABLES_FILE])
     fw_cfg.set_item(Item.RAM_SIZE, struct.pack("<Q", platform.memory_map.size))
     fw_cfg.set_item(Item.NB_CPUS, struct.pack("<H", platform.cpus))
     fw_cfg.set_item(Item.MAX_CPUS, struct.pack("<H", platform.cpus))
     fw_cfg.set_item(IRQ0_OVERRIDE, struct.pack("<I", 1))
+
+
+@lru_cache(maxsize=32)
+def _firmware_files(platform: Platform) -> Mapping[str, bytes]:
+    """What firmware finds about `platform`, by file name. Guests that are alike share it."""
+    acpi = acpi_files(platform)
+    structures = smbios.structures(platform)
+    files = {
+        **acpi.files(),
+        TABLE_LOADER_FILE: acpi.script(),
+        SMBIOS_ANCHOR_FILE: smbios.entry_point_2(structures, 0),
+        SMBIOS_TABLES_FILE: structures.data,
+        E820_FILE: _e820(platform.memory_map),
+    }
+    if platform.memory_map.pluggable is not None:
+        files[RESERVED_END_FILE] = struct.pack("<Q", sum(platform.memory_map.pluggable))
+    return files
 
 
 def _e820(memory_map: MemoryMap) -> bytes:

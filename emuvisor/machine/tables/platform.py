@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from emuvisor.devices.acpi_pm import ACPI_DISABLE, ACPI_ENABLE
 from emuvisor.machine.memory_map import MMIO_HOLE_START, MemoryMap
 
-__all__ = ["IsaDevice", "Pci", "Platform", "PowerBlock", "SleepRegisters", "VirtioMmioPlace"]
+__all__ = ["GenerationId", "IsaDevice", "Pci", "Platform", "PowerBlock", "SleepRegisters", "VirtioMmioPlace"]
 
 ISA_VIDEO_MEMORY = (0xA0000, 0xBFFFF)
 PCI_HOLE_32 = (MMIO_HOLE_START, 0xFEBFFFFF)
@@ -36,6 +36,14 @@ class VirtioMmioPlace:
     address: int
     length: int
     pin: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationId:
+    """Where the VM generation ID lies, and the interrupt that says that it has changed."""
+
+    address: int
+    irq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,7 @@ class Platform:
     rtc: bool = True
     isa: tuple[IsaDevice, ...] = ()
     virtio: tuple[VirtioMmioPlace, ...] = ()
+    generation_id: GenerationId | None = None
     devices: bytes = b""
 
     @property

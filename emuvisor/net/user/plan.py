@@ -79,6 +79,11 @@ class Plan:
                     self._assign(mac, address)
             return address
 
+    def alias(self, mac: bytes, other: bytes) -> None:
+        """The card with `mac`, which has joined, may go by `other`, too: both have its address."""
+        with self._lock:
+            self._by_mac.setdefault(other, self._by_mac[mac])
+
     def reserve(self, name: str) -> IPv4Address:
         """The address that the guest `name` has or will have. Raises ConfigError when there are none left."""
         with self._lock:

@@ -131,6 +131,10 @@ class UserUplink:
         """There is no guest at `port` any more; its MAC keeps its address."""
         self._plan.leave(name, port.mac)
 
+    def tolerates(self, port: Port, mac: bytes) -> None:
+        """The guest at `port` may go on with `mac`, an address that it had before it was plugged in."""
+        self._plan.alias(port.mac, mac)
+
     def receive(self, frame: bytes, _offload: Offload | None, /) -> bool:
         """A frame from a guest, its checksums complete; False if there are too many already."""
         return self._inbox.put(frame)

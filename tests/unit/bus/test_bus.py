@@ -162,6 +162,26 @@ def test_find_tells_the_range(bus: Bus) -> None:
     assert bus.find(0x3F) is None
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "found"),
+    [
+        (0, 0x10, []),
+        (0, 0x11, [0x10]),
+        (0x10, 0x11, [0x10]),
+        (0x13, 0x20, [0x10]),
+        (0x14, 0x20, []),
+        (0x12, 0x21, [0x10, 0x20]),
+        (0x21, 0x100, [0x20, 0x30]),
+        (0, 0x100, [0x10, 0x20, 0x30]),
+        (0x34, 0x100, []),
+    ],
+)
+def test_ranges_that_have_some_of_the_addresses(bus: Bus, start: int, end: int, found: list[int]) -> None:
+    for first in (0x10, 0x20, 0x30):
+        bus.attach(first, 4, Memory())
+    assert [range_.start for range_ in bus.overlapping(start, end)] == found
+
+
 @given(
     ranges=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 8), st.sampled_from([1, 2, 4, 8]))),
     accesses=st.lists(st.tuples(st.integers(0, 70), st.sampled_from([1, 2, 4, 8]))),

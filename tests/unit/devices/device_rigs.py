@@ -40,6 +40,7 @@ from emuvisor.devices.storage.ide.cdrom import CdRom
 from emuvisor.devices.storage.ide.disk import AtaDisk
 from emuvisor.devices.storage.ide.piix_ide import PiixIde
 from emuvisor.devices.uart import NS16550A
+from emuvisor.devices.vm_generation import ID_LENGTH, VmGenerationId
 
 EPOCH = datetime(2024, 2, 29, 23, 59, 58, tzinfo=UTC)
 EXTINT_VECTOR = 0x08
@@ -268,6 +269,11 @@ KINDS: dict[str, Kind] = {
         "pvpanic",
         lambda wires: PvPanic(on_panic=wires.call("panic")),
         1,
+    ),
+    "vm_generation": _single(
+        "vm_generation",
+        lambda wires: VmGenerationId(identifier=bytes(range(ID_LENGTH)), irq=wires.line("irq7")),
+        ID_LENGTH,
     ),
     "reset_control": _single(
         "reset_control",

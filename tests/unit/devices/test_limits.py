@@ -122,6 +122,10 @@ def test_the_tokens_are_saved() -> None:
     again = Throttle(limits)
     again.load(state, "disk", 7 * NS_PER_S)
     assert again.save(7 * NS_PER_S) == state
+    again.admit(READ, 20, 9 * NS_PER_S)
+    again.load(state, "disk", 1)
+    assert again.save(1) == state, "the clock has gone back"
+    assert again.admit(READ, 25, 1) == 1 + 5 * NS_PER_MS
     smaller = Throttle(DiskLimits(read_bytes=Rate(1000, 10), read_iops=Rate(20, 2)))
     smaller.load(state, "disk", 0)
     assert smaller.save(0) == {"read_bytes": 10 * NS_PER_S, "read_iops": 2 * NS_PER_S}

@@ -1,6 +1,7 @@
 """ACPI tables: what is in them, that their sums are right, and that iasl agrees."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from iasl import disassemble, split_tables, sums_to_zero, table_offsets
 from platforms import bare, microvm, pc
 
 from emuvisor.machine.tables.acpi import RSDP_FILE, TABLES_FILE, acpi_files
-from emuvisor.machine.tables.platform import Platform
+from emuvisor.machine.tables.platform import GenerationId, Platform
 
 RSDP, TABLES = 0xE0000, 0xE0040
 
@@ -156,3 +157,17 @@ def test_the_microvms_devices(tmp_path):
     assert "Scope (\\_SB) { Device (COM1)" in source
     assert "PCI0" not in source
     assert "Name (_S5, Package (0x04) { 0x05, 0x05, Zero, Zero })" in source
+
+
+def test_the_generation_id_and_who_tells_of_its_changes(tmp_path):
+    with_id = replace(microvm(), generation_id=GenerationId(address=0x1_FED5_0000, irq=7))
+    source = disassemble(placed(with_id)[1]["DSDT"], tmp_path)
+    for expected in (
+        'Device (VGEN) { Name (_HID, "EMUV0001") Name (_CID, "VM_Gen_Counter") Name (_DDN, "VM_Gen_Counter") '
+        "Name (ADDR, Package (0x02) { 0xFED50000, One }) }",
+        'Device (GED) { Name (_HID, "ACPI0013"',
+        "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive, ,, ) { 0x00000007, }",
+        "Method (_EVT, 1, Serialized)",
+        "{ Notify (\\_SB.VGEN, 0x80)",
+    ):
+        assert expected in source, (expected, source)

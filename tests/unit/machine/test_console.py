@@ -1,3 +1,8 @@
+from typing import Any
+
+import pytest
+
+from emuvisor.errors import SnapshotError
 from emuvisor.machine.console import HISTORY, Console
 
 
@@ -73,3 +78,85 @@ def test_the_last_line_is_printable() -> None:
     assert console.last_line == ""
     console.write(b"first\r\n\x1b[1mbold\x07\xff\r\n  \r\n")
     assert console.last_line == "[1mbold\ufffd"
+
+
+# ---- saved state ----
+
+
+def test_a_console_goes_back() -> None:
+    console = Console()
+    console.write(b"boot\r\nlogin: ")
+    console.searched = 6
+    console.feed(b"ro")
+    console.feed(b"ot\n")
+    shown: list[bytes] = []
+    console.listeners.append(shown.append)
+    state = console.save()
+    console.write(b"password: ")
+    console.searched = 20
+    console.pump(len)
+    console.feed(b"other")
+    console.load(state)
+    assert (console.text, console.written, console.searched) == ("boot\r\nlogin: ", 13, 6)
+    assert shown == [b"password: "]
+    taken = bytearray()
+    console.pump(lambda data: taken.extend(data) or len(data))  # type: ignore[func-returns-value]
+    assert taken == b"root\n"
+    console.load(state)
+    assert console.save() == state
+
+
+def test_a_text_that_began_before_the_state_is_found_behind_it() -> None:
+    console, hits = Console(), []
+    console.watch("login:", lambda: hits.append(console.written))
+    console.write(b"xlog")
+    state = console.save()
+    console.write(b"ged out")
+    console.load(state)
+    console.write(b"in: ")
+    assert hits == [8]
+
+
+def test_what_was_printed_before_somebody_looked_does_not_count() -> None:
+    console, hits = Console(), []
+    console.write(b"log")
+    state = console.save()
+    console.write(b"xx")
+    console.watch("login:", lambda: hits.append(1))
+    console.load(state)
+    console.write(b"in:")
+    assert hits == []
+    console.write(b"login:")
+    assert hits == [1]
+
+
+def test_a_watch_that_begins_earlier() -> None:
+    console, hits = Console(), []
+    console.write(b"#log")
+    watch = console.watch("login:", lambda: hits.append(1), start=1)
+    assert console.watches(watch)
+    console.write(b"in:")
+    assert hits == [1]
+    assert not console.watches(watch)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"history": "abc"}, "what was printed and typed is not in the saved state"),
+        ({"input": None}, "what was printed and typed is not in the saved state"),
+        ({"history": bytes(HISTORY + 1)}, "what was printed and typed is not in the saved state"),
+        ({"written": 2}, "saved field 'written' is 2; 3 bytes are kept"),
+        ({"written": True}, "saved field 'written' is True; 3 bytes are kept"),
+        ({"searched": 4}, "saved field 'searched' is 4; 3 bytes were printed"),
+        ({"searched": -1}, "saved field 'searched' is -1; 3 bytes were printed"),
+        ({"searched": None}, "saved field 'searched' is None; 3 bytes were printed"),
+    ],
+)
+def test_a_state_of_no_console(changes: dict[str, Any], text: str) -> None:
+    console = Console()
+    console.write(b"abc")
+    with pytest.raises(SnapshotError) as caught:
+        console.load(console.save() | changes)
+    assert str(caught.value) == f"console: {text}"
+    assert console.text == "abc"

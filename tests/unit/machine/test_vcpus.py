@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emuvisor.cpu.exits import ExitReason
+from emuvisor.errors import SnapshotError
 from emuvisor.machine.vcpus import INTERRUPT_DELAY, PAUSE_SLACK, PAUSE_WINDOW, Vcpus
 
 TURN = 100_000
@@ -379,3 +380,41 @@ def test_nobody_waits_and_runs_at_once(count: int, turns: list[tuple[int, bool, 
             rig.vcpus.interrupt(number, number in woken)
     for number, fake in enumerate(rig.fakes):
         assert 0 <= rig.waited[number] <= rig.vcpus.work - fake.work
+
+
+# ---- saved state ----
+
+
+def test_turns_go_on_where_they_were() -> None:
+    rig, twin = Rig(3), Rig(3)
+    rig.run(TURN)
+    rig.run(40_000)
+    state = rig.vcpus.save()
+    assert state["waits"] == [40_000, None, None]
+    for mine, theirs in zip(twin.fakes, rig.fakes, strict=True):
+        mine.work, mine.idle_ns, mine.pause_window = theirs.work, theirs.idle_ns, theirs.pause_window
+    twin.vcpus.load(state)
+    assert twin.vcpus.save() == state
+    assert (twin.vcpus.number, twin.switched[-1], twin.vcpus.work) == (1, 1, rig.vcpus.work)
+    before = list(rig.waited)
+    for _ in range(7):
+        assert rig.run(TURN) == twin.run(TURN)
+    assert twin.waited == [now - then for now, then in zip(rig.waited, before, strict=True)]
+    assert min(twin.waited) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"number": 2}, "saved field 'number' is 2; expected an integer from 0 to 1"),
+        ({"switches": -1}, "saved field 'switches' is -1; expected an integer from 0 to 9223372036854775807"),
+        ({"waits": [None]}, "saved field 'waits' is [None]; expected 2 times or None"),
+        ({"waits": [None, -1]}, "saved field 'waits' is [None, -1]; expected 2 times or None"),
+        ({"waits": None}, "saved field 'waits' is None; expected 2 times or None"),
+    ],
+)
+def test_a_state_of_no_turns(changes: dict[str, Any], text: str) -> None:
+    vcpus = Rig(2).vcpus
+    with pytest.raises(SnapshotError) as caught:
+        vcpus.load(vcpus.save() | changes)
+    assert str(caught.value) == f"vcpus: {text}"

@@ -188,6 +188,14 @@ class Layout(RuleBasedStateMachine):
         memory, model = self.guest(g)
         self.guests.append((memory.clone(), model.copy()))
 
+    @rule(g=st.integers(0, 3), other=st.integers(0, 3))
+    def take_over(self, g, other):
+        memory, _ = self.guest(g)
+        source, model = self.guest(other)
+        memory.take_over(source)
+        self.guests[g % len(self.guests)] = (memory, model.copy())
+        assert memory.take_over(source) == 0, "it holds the same now"
+
     @precondition(lambda self: len(self.guests) > 1)
     @rule(g=st.integers(0, 3))
     def close(self, g):
@@ -215,7 +223,7 @@ class Layout(RuleBasedStateMachine):
         owners = np.zeros(FRAMES + RESERVED, int)
         own = np.zeros(FRAMES + RESERVED, int)
         for memory, _ in self.guests:
-            for entries in [*(slot.entries for slot in memory.slots), memory.shadows[0].hidden]:
+            for entries in [*(slot.entries for slot in memory.slots), memory.shadows[0].hidden.entries]:
                 states = entries >> 24
                 backed = np.isin(states, [FrameState.RESIDENT, FrameState.SHARED, FrameState.ROM])
                 np.add.at(owners, entries[backed] & FRAME_MASK, 1)

@@ -406,7 +406,10 @@ class Reclaim(RuleBasedStateMachine):
         owners = np.zeros(FRAMES + RESERVED, int)
         kept = {state: {} for state in STORES}
         for guest in self.guests.values():
-            for entries in [*(slot.entries for slot in guest.memory.slots), guest.memory.shadows[0].hidden]:
+            for entries in [
+                *(slot.entries for slot in guest.memory.slots),
+                guest.memory.shadows[0].hidden.entries,
+            ]:
                 np.add.at(owners, entries[in_states(entries, FRAMED)] & FRAME_MASK, 1)
                 own = entries[in_states(entries, (FrameState.RESIDENT,))] & FRAME_MASK
                 assert (self.pool.references[own] == 1).all()

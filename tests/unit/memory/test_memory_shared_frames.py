@@ -237,4 +237,5 @@ def test_slots_that_come_while_sampling(memory):
 def test_states_by_name():
     assert [state.name.lower() for state in FrameState] == [
         "absent", "resident", "shared", "rom", "hole", "ballooned", "compressed", "swapped",
+        "saved", "remote",
     ]  # fmt: skip

@@ -98,6 +98,29 @@ def test_spoofed_frames_are_dropped_and_counted() -> None:
     assert [str(address) for address in b.addresses] == [IP_B]
 
 
+def test_a_station_may_go_on_with_the_address_that_it_had_elsewhere() -> None:
+    _, (a, b), (sa, sb) = make_network(MAC_A, MAC_B)
+    assert b.tolerate(MAC_C)
+    assert not b.tolerate(MAC_A)
+    b.send(plain(source=MAC_C, destination=MAC_A))
+    b.send(plain(source=MAC_B, destination=MAC_A))
+    b.send(plain(source=MAC_A, destination=MAC_A))
+    assert b.statistics.sent_dropped == {Drop.SOURCE_MAC: 1}
+    a.send(plain(destination=MAC_C))
+    a.send(plain(destination=MAC_B))
+    assert (len(sa.got), len(sb.got)) == (2, 2)
+
+
+def test_a_tolerated_address_goes_with_its_port() -> None:
+    network, (a, b, c), (_, _, sc) = make_network(MAC_A, MAC_B, MAC_D, anti_spoofing=False)
+    assert b.tolerate(MAC_C)
+    b.close()
+    c.send(plain(source=MAC_C, destination=MAC_A))
+    a.send(plain(destination=MAC_C))
+    assert len(sc.got) == 1
+    assert [port.name for port in network.ports] == ["a", "c"]
+
+
 def test_without_anti_spoofing_and_for_trusted_ports_nothing_is_checked() -> None:
     _, (a, _), (_, sb) = make_network(MAC_A, MAC_B, anti_spoofing=False)
     a.send(plain(source=MAC_C))

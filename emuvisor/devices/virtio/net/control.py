@@ -107,7 +107,7 @@ class Control:
         self._net.set_filter(self._net.filter.with_tables(unicast, multicast))
 
     def _set_mac(self, data: bytes) -> None:
-        self._net.set_filter(replace(self._net.filter, mac=_exactly(data, MAC_LENGTH)))
+        self._net.set_address(_exactly(data, MAC_LENGTH))
 
     def _add_vlan(self, data: bytes) -> None:
         self._net.set_filter(replace(self._net.filter, vlans=self._net.filter.vlans | {_vlan(data)}))

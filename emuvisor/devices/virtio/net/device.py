@@ -3,15 +3,17 @@
 Everything here runs in the guest's thread. What the network sends waits in the `Inbox` until that thread comes by.
 """
 
+import reprlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from struct import Struct
 from time import perf_counter_ns
 
 from emuvisor.bus.device import SavedState
 from emuvisor.bus.ethernet import Link
-from emuvisor.bus.saved import Fields, Flag, Number, load_fields, save_fields, saved_part
+from emuvisor.bus.saved import Data, Fields, Flag, Number, load_fields, save_fields, saved_part
 from emuvisor.devices.limits import OUT, NicLimits
 from emuvisor.devices.virtio.chain import Chain
 from emuvisor.devices.virtio.device import Transport, VirtioDevice
@@ -24,13 +26,13 @@ from emuvisor.devices.virtio.net.features import (
     dependencies_hold,
     needs_of,
 )
-from emuvisor.devices.virtio.net.filter import ReceiveFilter
+from emuvisor.devices.virtio.net.filter import MAC_LENGTH, ReceiveFilter
 from emuvisor.devices.virtio.net.header import HEADER_SIZE, BadHeader, make_header, parse_header
 from emuvisor.devices.virtio.net.inbox import Inbox, Waiting
 from emuvisor.devices.virtio.net.meter import NicMeter
 from emuvisor.devices.virtio.queue import BrokenQueue, VirtQueue
 from emuvisor.devices.virtio.throttled import ThrottledQueues
-from emuvisor.errors import OutOfFrames, UsageError
+from emuvisor.errors import OutOfFrames, SnapshotError, UsageError
 
 __all__ = ["MAX_QUEUE_PAIRS", "CardDrop", "Net"]
 
@@ -55,9 +57,11 @@ FULL_DUPLEX = 1
 _VERSION = 1
 _FIELDS: Fields = {
     "announcing": Flag(),
+    "renamed": Flag(),
     "guest_offloads": Number(GUEST_OFFLOADS),
     "pairs": Number(MAX_QUEUE_PAIRS, minimum=1),
 }
+_MAC = Data(MAC_LENGTH, minimum=MAC_LENGTH)
 
 
 class CardDrop(StrEnum):
@@ -104,6 +108,8 @@ class Net(VirtioDevice):
         """Pairs in use."""
         self.announcing = False
         """The driver should tell the network where it is now: section 5.1.6.5.4."""
+        self.renamed = False
+        """The driver may know the card by another address than `mac`: that of the guest whose state it goes on from."""
         self.guest_offloads = 0
         """Those of the negotiated guest features that are switched on."""
         self.filter = ReceiveFilter(mac)
@@ -150,14 +156,18 @@ class Net(VirtioDevice):
             self.announcing = True
             self.config_changed()
 
+    def tell_address(self) -> None:
+        """Tell the driver that the configuration space shows another address than it read there, if that is so."""
+        if self.renamed:
+            self.config_changed()
+
     # ---- virtio ----
 
     def config(self) -> bytes:
         """Section 5.1.4."""
         status = (LINK_UP if self._link.up else 0) | (ANNOUNCE if self.announcing else 0)
-        return _CONFIG.pack(
-            self.filter.mac, status, self.queue_pairs, self._link.mtu, SPEED_MBITS, FULL_DUPLEX, 0, 0, 0
-        )
+        mac = self.mac if self.renamed else self.filter.mac
+        return _CONFIG.pack(mac, status, self.queue_pairs, self._link.mtu, SPEED_MBITS, FULL_DUPLEX, 0, 0, 0)
 
     def accepts(self, features: int) -> bool:
         """Section 5.1.3.1."""
@@ -172,7 +182,7 @@ class Net(VirtioDevice):
 
     def quiesced(self) -> None:
         """Take no more frames."""
-        self.announcing = False
+        self.announcing = self.renamed = False
         self.filter = ReceiveFilter(self.mac)
         self._inbox.close()
         self._sending.forget()
@@ -195,13 +205,14 @@ class Net(VirtioDevice):
     def save_device(self) -> SavedState:
         """What the driver has set with the control queue."""
         tokens = self.meter.throttle.save(self._clock.now_ns())
-        own = {"filter": self.filter.save(), "tokens": tokens}
+        own = {"mac": self.mac, "filter": self.filter.save(), "tokens": tokens}
         return save_fields(self, self.name, _VERSION, _FIELDS) | own
 
     def load_device(self, state: SavedState) -> None:
         """Take over what `save_device` gave. Raises SnapshotError."""
         load_fields(self, state, self.name, _VERSION, _FIELDS)
         self.filter = ReceiveFilter.restore(saved_part(state, self.name, "filter"))
+        self._recognise(state.get("mac"))
         self.pairs = min(self.pairs, self.queue_pairs)
         self.guest_offloads &= self.negotiated
         tokens = saved_part(state, self.name, "tokens")
@@ -212,12 +223,27 @@ class Net(VirtioDevice):
         if self.status & Status.DRIVER_OK:
             self._open()
 
+    def _recognise(self, saved: object) -> None:
+        """Note whether the state is that of a card with another address. Its driver goes on with that until it is told;
+        without one, the card is called as it was made."""
+        if not _MAC.accepts(saved):
+            raise SnapshotError(f"{self.name}: saved field 'mac' is {reprlib.repr(saved)}; expected {_MAC}")
+        if saved != self.mac and self.status & Status.DRIVER_OK:
+            self.renamed = True
+        elif saved != self.mac:
+            self.filter = ReceiveFilter(self.mac)
+
     # ---- for the control queue ----
 
     def set_filter(self, wanted: ReceiveFilter) -> None:
         """Which frames the driver wants from now on."""
         self.filter = wanted
         self._inbox.filter = wanted
+
+    def set_address(self, mac: bytes) -> None:
+        """What the driver calls the card from now on."""
+        self.renamed = False
+        self.set_filter(replace(self.filter, mac=mac))
 
     def set_guest_offloads(self, offloads: int) -> None:
         """Which of the negotiated guest features are switched on from now on."""

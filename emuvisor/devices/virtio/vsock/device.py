@@ -1,5 +1,6 @@
 """The socket device: virtio 1.2, section 5.10."""
 
+import reprlib
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
@@ -22,7 +23,7 @@ from emuvisor.devices.virtio.vsock.packet import (
     Packet,
 )
 from emuvisor.devices.virtio.vsock.stream import Stream
-from emuvisor.errors import UsageError
+from emuvisor.errors import SnapshotError, UsageError
 from emuvisor.units import KIB, NS_PER_S
 
 __all__ = ["DEFAULT_WINDOW", "MAX_CONNECTIONS", "Vsock"]
@@ -135,11 +136,21 @@ class Vsock(VirtioDevice):
         self._interrupted = False
         self._drop_all(ConnectionResetError("the guest's driver was reset"))
 
+    def save_device(self) -> SavedState:
+        """Whether the guest has connections, or has yet to hear that it has none any more."""
+        return {"connected": self._interrupted or bool(self._connections or self._refusals)}
+
     def load_device(self, state: SavedState) -> None:
-        """The guest remembers connections that are not here."""
+        """Connections that the guest remembers are not here: it is told, if it has any."""
+        connected = state.get("connected")
+        if type(connected) is not bool:
+            raise SnapshotError(
+                f"{self.name}: saved field 'connected' is {reprlib.repr(connected)}; expected True or False"
+            )
         self._drop_all(ConnectionResetError("the guest was restored from a saved state"))
-        self._interrupted = True
-        self.serve_later(EVENT)
+        self._interrupted = connected
+        if connected:
+            self.serve_later(EVENT)
 
     def _drop_all(self, error: OSError) -> None:
         connections = list(self._connections.values())

@@ -716,6 +716,67 @@ def test_a_state_that_is_none_is_refused() -> None:
     assert str(error.value) == "virtio-net-filter: saved field 'unicast' is no list of MAC addresses"
 
 
+def clone_of(card: Card, mac: bytes = OTHER) -> Card:
+    """Another card, with the state of `card` and a driver that goes on with it."""
+    twin = Card(memory=card.driver.memory, setup=False, mac=mac)
+    twin.net.load(card.net.save())
+    twin.driver.rings = card.driver.rings
+    return twin
+
+
+def test_a_clone_s_driver_goes_on_with_the_address_that_it_knows_until_it_is_told() -> None:
+    card = Card()
+    assert card.command(0, 0, b"\0") == OK
+    twin = clone_of(card)
+    generation = twin.net.generation
+    twin.net.tell_address()
+    assert twin.net.generation == generation + 1
+    assert (card.driver.config(0, 6), twin.driver.config(0, 6)) == (MAC, OTHER)
+    assert (wants(twin, MAC), wants(twin, OTHER)) == (True, False)
+    assert twin.command(1, 1, OTHER) == OK
+    assert (wants(twin, MAC), wants(twin, OTHER)) == (False, True)
+    generation = twin.net.generation
+    twin.net.tell_address()
+    assert twin.net.generation == generation
+
+
+def test_a_clone_s_driver_may_choose_any_address() -> None:
+    twin = clone_of(Card())
+    chosen = bytes.fromhex("525400000009")
+    assert twin.command(1, 1, chosen) == OK
+    assert twin.driver.config(0, 6) == chosen
+    again = clone_of(twin)
+    assert again.driver.config(0, 6) == chosen
+
+
+def test_a_clone_s_card_is_called_as_it_was_made_after_a_reset() -> None:
+    twin = clone_of(Card())
+    twin.net.reset()
+    twin.net.tell_address()
+    assert (twin.net.renamed, twin.driver.config(0, 6)) == (False, OTHER)
+
+
+def test_a_clone_of_a_clone_that_was_not_told() -> None:
+    third = bytes.fromhex("525400000003")
+    twin = clone_of(clone_of(Card()), third)
+    assert twin.driver.config(0, 6) == third
+    assert clone_of(clone_of(Card()), OTHER).driver.config(0, 6) == OTHER
+
+
+def test_a_clone_without_a_driver_has_its_own_address_at_once() -> None:
+    twin = Card(setup=False, mac=OTHER)
+    twin.net.load(Card(setup=False).net.save())
+    assert (twin.net.renamed, twin.driver.config(0, 6)) == (False, OTHER)
+
+
+def test_a_saved_address_that_is_none_is_refused() -> None:
+    state = Card().net.save()
+    state["type"]["mac"] = b"12345"
+    with pytest.raises(SnapshotError) as error:
+        Card(setup=False).net.load(state)
+    assert str(error.value) == "net0: saved field 'mac' is b'12345'; expected 6 to 6 bytes"
+
+
 # ---- two cards on a real network ----
 
 

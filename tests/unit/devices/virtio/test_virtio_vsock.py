@@ -11,7 +11,7 @@ from vsock_guest import CID, EVENT, RX, TX, Guest
 from emuvisor.devices.virtio.vsock import Handler, Vsock
 from emuvisor.devices.virtio.vsock.device import MAX_CONNECTIONS, MAX_RESETS
 from emuvisor.devices.virtio.vsock.packet import TYPE_SEQPACKET, Op, Packet
-from emuvisor.errors import UsageError
+from emuvisor.errors import SnapshotError, UsageError
 
 RECEIVE, SEND, BOTH = 1, 2, 3
 EOM = 1
@@ -512,6 +512,22 @@ def test_a_restored_guest_is_told_that_its_connections_are_gone():
     twin.driver.add(EVENT, b"", [4])
     twin.driver.kick(EVENT)
     assert twin.driver.used(EVENT) == []
+
+
+def test_a_guest_without_connections_is_told_nothing():
+    guest = Guest()
+    state = guest.device.save()
+    guest.driver.add(EVENT, b"", [4])
+    guest.driver.kick(EVENT)
+    serve_echo(guest)
+    guest.connected()
+    guest.device.load(state)
+    guest.driver.run_timers()
+    assert guest.driver.used(EVENT) == []
+    assert guest.device.connections == 0
+    state["type"] = {"connected": 1}
+    with pytest.raises(SnapshotError, match=r"saved field 'connected' is 1; expected True or False$"):
+        guest.device.load(state)
 
 
 def test_connections_of_the_device_that_is_loaded_into_end():

@@ -30,6 +30,17 @@ def test_addresses_go_out_in_order_and_stay() -> None:
     assert plan.address6(IPv4Address("10.0.2.99")) is None
 
 
+def test_a_card_with_a_second_mac_has_one_address() -> None:
+    plan = Plan(IPv4Network("10.0.2.0/24"), None)
+    address = plan.join("clone", mac(1))
+    plan.alias(mac(1), mac(2))
+    assert plan.lease(mac(2), strangers=False) == plan.lease(mac(1), strangers=False) == address
+    assert plan.mac_of(address) == mac(1)
+    other = plan.join("other", mac(3))
+    plan.alias(mac(1), mac(3))
+    assert plan.lease(mac(3), strangers=False) == other
+
+
 def test_an_address_that_was_promised() -> None:
     plan = Plan(IPv4Network("10.0.2.0/24"), None)
     promised = plan.reserve("web")
