@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +99,11 @@ def execute_check(args: argparse.Namespace) -> int:
 
 def execute_gc(args: argparse.Namespace) -> int:
     """Free what can be freed."""
+    from emuvisor.host.snapshots.disks import remove_unused_disks
+
     with _open(args) as store:
         done = store.gc(least_dead=0.0) if args.all else store.gc()
+        done = replace(done, bytes_freed=done.bytes_freed + remove_unused_disks(store))
     if args.json:
         print(json.dumps(asdict(done), indent=2))
         return 0

@@ -1,6 +1,7 @@
 """A guest as people handle it: a machine with a name, a state and a life."""
 
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from emuvisor.devices.fair_share import MAX_SHARES
 from emuvisor.devices.limits import Rate, Throttle
 from emuvisor.errors import HostError, OutOfFrames, UsageError
+from emuvisor.host.checkpoint import Checkpoint
 from emuvisor.host.claims import contract_of
+from emuvisor.host.disk_moving import DiskMove, MovedDisk
 from emuvisor.host.memory.contract import MemoryContract
 from emuvisor.host.memory.statistics import GuestMemoryStatistics
 from emuvisor.host.scheduler.claim import WHOLE, CpuClaim
 from emuvisor.host.scheduler.entity import Entity
 from emuvisor.host.states import GuestState, require
 from emuvisor.host.statistics import GuestStatistics
-from emuvisor.machine.choices import InputKind
+from emuvisor.machine.choices import DiskFormat, InputKind
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.console import Console
 from emuvisor.machine.machine import Machine
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from emuvisor.devices.display.screen import Screen
     from emuvisor.devices.display.vga import Vga
     from emuvisor.devices.mouse import Mouse
+    from emuvisor.devices.storage.layered import Frozen
     from emuvisor.devices.virtio.balloon import Balloon
     from emuvisor.devices.virtio.input import Input
     from emuvisor.devices.virtio.mem import Mem
@@ -45,6 +49,8 @@ _T = TypeVar("_T")
 WHEEL_UP, WHEEL_DOWN = 1 << 3, 1 << 4
 """Buttons 4 and 5 of a pointer, as X11 and VNC number them."""
 PRESENT = tuple(state for state in GuestState if state is not GuestState.GONE)
+_HERE = (GuestState.DEFINED, GuestState.RUNNING, GuestState.PAUSED, GuestState.CRASHED)
+"""Its memory and disks are this process's."""
 
 
 class Guest:
@@ -53,13 +59,21 @@ class Guest:
     An operation in the wrong state raises StateError naming guest, state and what is needed.
     """
 
-    def __init__(self, host: "Host", config: GuestConfig, entity: Entity, ports: Sequence[Port] = ()) -> None:
+    def __init__(
+        self,
+        host: "Host",
+        config: GuestConfig,
+        entity: Entity,
+        ports: Sequence[Port] = (),
+        frozen: "Sequence[Frozen | None]" = (),
+    ) -> None:
         self.host = host
         self.config = config
         self.name = config.name
         self.nics = ports
         """Its network cards' connections, in the order of the configuration."""
-        self.machine = Machine(config, host.pool, host.processors.links(config.name, ports))
+        links = host.processors.links(config.name, ports)
+        self.machine = Machine(config, host.pool, links, frozen=frozen)
         self.machine.on_call = self._wake
         self.state = GuestState.DEFINED
         self.reason = ""
@@ -128,6 +142,29 @@ class Guest:
                 if reason:
                     raise OutOfFrames(f"guest {self.name!r}: {reason}") from error
 
+    def enter(self, load: Callable[[], None], *, running: bool, reason: str) -> None:
+        """Begin in the middle of a life, in place of `start`: `load` gives a guest that is switched off its memory and
+        the state of its machine. Then it is `running`, or paused, for `reason`. What `load` raises leaves it off."""
+        with self._operating:
+            with self.host.lock:
+                require(self.name, self.state, (GuestState.DEFINED,), "enter")
+                self.host.start_threads()
+                self.host.memory.starting(self)
+                self.starting = self.loading = True
+            try:
+                load()
+            except BaseException:
+                self.machine.switch_off()
+                raise
+            finally:
+                self.starting = self.loading = False
+            with self.host.lock:
+                if running:
+                    self.host.make_runnable(self, reason)
+                else:
+                    self.host.set_state(self, GuestState.PAUSED, reason)
+                    self.host.memory.changed()
+
     def pause(self) -> None:
         """Stop it where it is."""
         with self._operating, self.host.lock:
@@ -169,6 +206,96 @@ class Guest:
                 self.outcome = None
                 if running:
                     self.host.make_runnable(self, "reset")
+
+    def checkpoint(self) -> Checkpoint:
+        """Keep what it is now, to go back to with `reset_to` and to make clones of. It stands for a moment
+        (`Checkpoint.stop_ns`) and goes on.
+
+        Raises StateError unless it runs or is paused, SnapshotError for a device of the user's that cannot be saved.
+        """
+        with self._operating, self.host.lock:
+            require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "checkpoint")
+            return self.host.between_runs(self, self._take_checkpoint)
+
+    def _take_checkpoint(self) -> Checkpoint:
+        began = time.perf_counter_ns()
+        checkpoint = Checkpoint.take(self.name, self.machine)
+        checkpoint.stop_ns = time.perf_counter_ns() - began
+        self.host.checkpoints.add(checkpoint)
+        checkpoint.on_close, checkpoint.lock = self.host.checkpoints.discard, self.host.lock
+        return checkpoint
+
+    def reset_to(self, checkpoint: Checkpoint) -> int:
+        """Go back to `checkpoint`, of this guest or of one that is built alike, in place: engines keep the code that
+        they have translated. One that people paused stays paused; any other runs then, also when it had crashed or was
+        switched off. Returns how many pages of its memory were other ones.
+
+        Text that was typed since is forgotten, and connections to it are closed. Raises StateError for a guest that is
+        gone, SnapshotError for a checkpoint that is closed, of a guest that is built otherwise, or with another's
+        disks, and then nothing has changed. When the host's disk or a device of the user's fails on the way, the
+        guest has crashed.
+        """
+        with self._operating, self.host.lock:
+            require(self.name, self.state, _HERE, "reset_to")
+            checkpoint.check(self.name, self.config)
+            checkpoint.check_disks(self.name, self.machine)
+            stays = self.state is GuestState.PAUSED and self.outcome is None
+            runs = self.state is GuestState.RUNNING
+            self.host.take_off(self)
+            if not stays and not runs:
+                self.host.memory.starting(self)
+            try:
+                changed = checkpoint.put_into(self.name, self.machine)
+            except BaseException as error:
+                self._cannot_go_on(f"it could not go back to a checkpoint: {error}")
+                raise
+            self.outcome = None
+            if runs and self.state is GuestState.RUNNING:
+                self.host.queue(self)
+            elif not stays:
+                self.host.make_runnable(self, "back at a checkpoint")
+            return changed
+
+    def clone(self, name: str, *, same_identity: bool = False, running: bool = True) -> "Guest":
+        """A guest called `name` that goes on from what this one is now; see `Host.clone`. For more than one, take a
+        `checkpoint` and use that. Raises StateError unless it runs or is paused."""
+        with self.checkpoint() as checkpoint:
+            return self.host.clone(checkpoint, name, same_identity=same_identity, running=running)
+
+    def _cannot_go_on(self, reason: str) -> None:
+        """It is neither what it was nor what it was to be."""
+        self.machine.switch_off()
+        self.host.set_state(self, GuestState.CRASHED, reason)
+        self.host.memory.changed()
+
+    def depart(self, reason: str) -> bool:
+        """Stand still for a migration: from here on nobody but who migrates it lets it go on, with `go_on`. Returns
+        whether it ran. Raises StateError unless it runs or is paused."""
+        with self._operating, self.host.lock:
+            require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "migrate")
+            self.host.take_off(self)
+            require(self.name, self.state, (GuestState.RUNNING, GuestState.PAUSED), "migrate")
+            running = self.state is GuestState.RUNNING
+            self.host.set_state(self, GuestState.MIGRATING, reason)
+            return running
+
+    def arrive(self, load: Callable[[], None], reason: str) -> None:
+        """Come from another host, in place of `start`: `load` gives it memory and the state of its machine. It stands
+        still until `go_on`. What `load` raises leaves it off."""
+        with self._operating:
+            self.enter(load, running=False, reason=reason)
+            with self.host.lock:
+                self.host.set_state(self, GuestState.MIGRATING, reason)
+
+    def go_on(self, running: bool, reason: str) -> None:
+        """Here is where it is from now on, `running` or paused. Raises StateError unless it migrates, HostError when
+        the host gives no thread."""
+        with self._operating, self.host.lock:
+            require(self.name, self.state, (GuestState.MIGRATING,), "go_on")
+            if running:
+                self.host.make_runnable(self, reason)
+            else:
+                self.host.set_state(self, GuestState.PAUSED, reason)
 
     def delete(self) -> int:
         """Remove it and give its memory back; returns how many frames became free."""
@@ -293,7 +420,7 @@ class Guest:
             self._promised = promised
             self.host.memory.changed()
 
-        self._between_runs(act)
+        self.between_runs(act)
 
     @property
     def memory_device(self) -> "Mem":
@@ -413,7 +540,7 @@ class Guest:
         def act() -> None:
             self.host.memory.set_wish(self, size // PAGE_SIZE)
 
-        self._between_runs(act)
+        self.between_runs(act)
 
     def balloon_statistics(self) -> dict[str, int]:
         """What the guest last said of its own memory, by the names in `devices.virtio.balloon.STATISTICS`; empty before
@@ -427,7 +554,7 @@ class Guest:
             device.request_statistics()
             return dict(device.statistics)
 
-        return self._between_runs(ask)
+        return self.between_runs(ask)
 
     def hint_free_pages(self) -> None:
         """Ask the guest which of its pages are free; their frames come back as it tells, once. `balloon.pages_hinted`
@@ -435,7 +562,7 @@ class Guest:
 
         Raises UsageError without a balloon, StateError while the guest has no driver that gives hints.
         """
-        self._between_runs(self.balloon.start_hinting)
+        self.between_runs(self.balloon.start_hinting)
 
     @property
     def balloon(self) -> "Balloon":
@@ -460,12 +587,12 @@ class Guest:
         """Change limits of a hard disk while the guest runs: `read_bytes="10M:64M"`, `write_iops=100`,
         `total_bytes=None`, which lifts it; what is not named stays. `disk` is its number among `config.disks`, or its
         image's name. Raises UsageError for a disk or limit that there is not, and for an impossible rate."""
-        throttle = self._drive(disk).meter.throttle
+        throttle = self.find_disk(disk)[1].meter.throttle
         self._change_limits(throttle, changes)
 
     def set_disk_shares(self, disk: int | str, shares: int) -> None:
         """Change a hard disk's weight on a backend that the host limits, 1 to 1,000,000. Raises UsageError."""
-        drive = self._drive(disk)
+        drive = self.find_disk(disk)[1]
         if not 1 <= shares <= MAX_SHARES:
             raise UsageError(f"guest {self.name!r}: {shares} shares; 1 to {MAX_SHARES} are allowed")
         with self.host.lock:
@@ -480,15 +607,28 @@ class Guest:
 
     def _change_limits(self, throttle: Throttle, changes: Mapping[str, Rate | int | str | None]) -> None:
         limits = throttle.limits.changed(changes)
-        self._between_runs(lambda: throttle.change(limits, self.machine.clock.now_ns()))
+        self.between_runs(lambda: throttle.change(limits, self.machine.clock.now_ns()))
 
-    def _drive(self, disk: int | str) -> "Drive":
-        """The hard disk with this number or name. Raises UsageError."""
+    def move_disk(
+        self,
+        disk: int | str,
+        path: Path | str,
+        format: DiskFormat | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        bytes_per_s: int | None = None,
+    ) -> MovedDisk:
+        """Move a hard disk to the new file `path` while the guest runs, as `disk_moving.DiskMove`, which can be
+        cancelled, does; raises as it does."""
+        return DiskMove(self, disk, path, format, progress=progress, bytes_per_s=bytes_per_s).run()
+
+    def find_disk(self, disk: int | str) -> "tuple[int, Drive]":
+        """The number and the drive of the hard disk with this number or name. Raises UsageError."""
         for number, drive in enumerate(self.machine.drives):
             if drive.kind == "disk" and drive.image is not None:
                 path = Path(self.config.disks[number].path)
                 if disk in (number, drive.image.name, str(path), path.name):
-                    return drive
+                    return number, drive
         raise UsageError(f"guest {self.name!r} has no hard disk {disk!r}")
 
     @property
@@ -506,7 +646,7 @@ class Guest:
     def screen(self) -> "Screen":
         """What its display shows now. Raises UsageError on a board without one."""
         display: Vga = self._part("display")
-        return self._between_runs(display.screen)
+        return self.between_runs(display.screen)
 
     def send_keys(self, *chords: str) -> None:
         """Press and release keys: "ret", "ctrl-alt-delete", "f2"; the names are those of `devices.keymap`.
@@ -539,7 +679,7 @@ class Guest:
 
     def press_power_button(self) -> None:
         """Ask the guest's system to shut down, by ACPI. Raises UsageError when nobody in it listens."""
-        if not self._between_runs(self.machine.board.press_power_button):
+        if not self.between_runs(self.machine.board.press_power_button):
             raise UsageError(f"guest {self.name!r}: nothing listens to the power button")
 
     def _part(self, name: str) -> Any:
@@ -550,9 +690,9 @@ class Guest:
 
     def _input(self, device: str, act: Callable[[Any], object]) -> None:
         part = self._part(device)
-        self._between_runs(lambda: act(part))
+        self.between_runs(lambda: act(part))
 
-    def _between_runs(self, function: Callable[[], _T]) -> _T:
+    def between_runs(self, function: Callable[[], _T]) -> _T:
         """Call `function` while the guest is on no pCPU. Raises StateError for a guest that is gone."""
         with self._operating, self.host.lock:
             require(self.name, self.state, PRESENT, "use")

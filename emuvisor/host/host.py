@@ -3,12 +3,12 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Self, TypeVar, get_args
 
 from emuvisor.devices.limits import Rate
 from emuvisor.devices.storage.thin import ThinPool, ThinUsage
@@ -16,7 +16,9 @@ from emuvisor.errors import ConfigError, HostError, ImageError, UsageError
 from emuvisor.host.autopilot.autopilot import Autopilot
 from emuvisor.host.autopilot.observe import HostControls
 from emuvisor.host.backends import Backends
+from emuvisor.host.checkpoint import Checkpoint
 from emuvisor.host.claims import contract_of, cpu_claim_of
+from emuvisor.host.cloning import make_clones
 from emuvisor.host.guest import Guest
 from emuvisor.host.memory.manager import MemoryManager
 from emuvisor.host.memory.policy import MemoryPolicy
@@ -30,10 +32,13 @@ from emuvisor.machine.choices import ClockMode
 from emuvisor.machine.config import USER_NETWORK, GuestConfig
 from emuvisor.machine.machine import Activity, Readiness
 from emuvisor.machine.outcome import CRASHES, Ending, Outcome
-from emuvisor.memory import FramePool
+from emuvisor.memory import FramePool, GuestMemory
 from emuvisor.net.config import UPLINK_NONE, NetworkConfig
 from emuvisor.net.network import Network
 from emuvisor.units import GIB
+
+if TYPE_CHECKING:
+    from emuvisor.devices.storage.layered import Frozen
 
 __all__ = ["Host"]
 
@@ -81,6 +86,8 @@ class Host:
         self.pcpus = pcpus
         self.clock = clock
         self.guests: dict[str, Guest] = {}
+        self.checkpoints: set[Checkpoint] = set()
+        """Those of its guests that were not closed."""
         self.networks = Networks(lambda: self.processors.now_ns)
         self.disks = ThinPool(on_warning=self._warn)
         """What guests' disks were promised and use of the host's file systems."""
@@ -127,8 +134,9 @@ class Host:
     ) -> None:
         self.close()
 
-    def create(self, config: GuestConfig) -> Guest:
-        """A guest by `config`, not started.
+    def create(self, config: GuestConfig, *, frozen: "Sequence[Frozen | None]" = ()) -> Guest:
+        """A guest by `config`, not started. `frozen`, by drive, are disks of another guest's that it has in place of
+        its own, with temporary layers for what it writes.
 
         Raises UsageError when its name is taken or a network is not there, AdmissionError when its memory or
         pCPUs cannot be promised, ConfigError and ImageError for what it is made of, HostError when the host has no
@@ -146,7 +154,7 @@ class Host:
             ports = self.networks.connect(config)
             undo.callback(self.networks.disconnect, config.name)
             try:
-                guest = Guest(self, config, entity, ports)
+                guest = Guest(self, config, entity, ports, frozen)
             except MemoryError:
                 raise HostError(f"guest {config.name!r}: the host has no memory for it") from None
             undo.callback(guest.machine.close)
@@ -160,6 +168,30 @@ class Host:
                     self.disks.add(image)
             undo.pop_all()
             return guest
+
+    def clone(
+        self, checkpoint: Checkpoint, name: str, *, same_identity: bool = False, running: bool = True
+    ) -> Guest:
+        """A guest called `name` that goes on from `checkpoint`: running, or paused. It shares all pages until one of
+        the two writes them, and the engines' translations of them; its disks are temporary layers above the source's.
+
+        It has MAC addresses, a VM generation ID and random numbers of its own, but with `same_identity` those of its
+        source. Forwards of ports and the file for UEFI variables stay the source's. Raises SnapshotError for a
+        checkpoint that is closed, otherwise as `create`; then nothing is left of it.
+        """
+        return self.clone_many(checkpoint, [name], same_identity=same_identity, running=running)[0]
+
+    def clone_many(
+        self,
+        checkpoint: Checkpoint,
+        names: Sequence[str],
+        *,
+        same_identity: bool = False,
+        running: bool = True,
+    ) -> list[Guest]:
+        """A clone for each of `names`, as `clone`; when all are made, they begin to run. Raises as `clone`, and then
+        none is made."""
+        return make_clones(self, checkpoint, names, same_identity=same_identity, running=running)
 
     def _check_clock(self, config: GuestConfig) -> None:
         """A host's clock and its guests' go together. Raises ConfigError."""
@@ -207,6 +239,8 @@ class Host:
             self._disk_watch.join()
         guests = list(self.guests.values())
         with self.lock:
+            for checkpoint in tuple(self.checkpoints):
+                checkpoint.close()
             for guest in guests:
                 self.forget(guest)
         for guest in guests:
@@ -265,7 +299,7 @@ class Host:
         guest.suspended = guest.out_of_memory = False
         self.set_state(guest, GuestState.RUNNING, reason)
         self.memory.changed()
-        self._enqueue(guest)
+        self.queue(guest)
 
     def start_threads(self) -> None:
         """Before a guest runs. Raises HostError where the system gives no more threads, and when the scheduling policy
@@ -279,7 +313,8 @@ class Host:
                 raise HostError(f"the host gives no thread for {thread.name}") from None
             self._disk_watch = thread
 
-    def _enqueue(self, guest: Guest) -> None:
+    def queue(self, guest: Guest) -> None:
+        """It wants to run."""
         self._starving.discard(guest.name)
         self.processors.queue(guest)
 
@@ -300,12 +335,12 @@ class Host:
             return function()
         finally:
             if guest.state is GuestState.RUNNING:
-                self._enqueue(guest)
+                self.queue(guest)
 
     def wake(self, guest: Guest) -> None:
         """Something happened that an idle guest may have been waiting for."""
         if self.processors.is_napping(guest):
-            self._enqueue(guest)
+            self.queue(guest)
 
     def forget(self, guest: Guest) -> int:
         """Remove it from the host, but for its cables; returns the frames that became free."""
@@ -368,6 +403,11 @@ class Host:
         with self.lock:
             return [guest for guest in self.guests.values() if not guest.loading]
 
+    def checkpoint_memories(self) -> list[GuestMemory]:
+        """What checkpoints of guests keep."""
+        with self.lock:
+            return [checkpoint.memory for checkpoint in self.checkpoints]
+
     def starving(self) -> list[Guest]:
         """Guests that wait for a frame: in the place of their next slice, or while their boot image is loaded."""
         with self.lock:
@@ -382,7 +422,7 @@ class Host:
             guest.waits = False
             self.changed.notify_all()
             if guest.name in self._starving:
-                self._enqueue(guest)
+                self.queue(guest)
             elif guest.state is GuestState.PAUSED and guest.out_of_memory:
                 self.make_runnable(guest, "resumed: there is memory again")
 

@@ -102,7 +102,7 @@ class Networks:
             raise UsageError(f"guest {guest.name!r}: there is no network {name!r}; there are: {known}")
         wired = self._wired[name]
         station = f"{guest.name}.{number}" if number else guest.name
-        port = wired.network.port(station, nic.address(guest.name, number))
+        port = wired.network.port(station, nic.address(guest.known_as, number))
         cables.plugged.append((port, wired.uplink))
         if wired.uplink is not None:
             wired.uplink.joined(station, port)
@@ -114,6 +114,20 @@ class Networks:
             user = cast("UserUplink", wired.uplink)
             forward = user.add_forward(replace(Forward.parse(text), guest=station))
             cables.forwards.append((user, forward))
+
+    def tolerate(self, guest: str, card: int, mac: bytes) -> None:
+        """Let `guest`'s card number `card`, which has a network of its own, go on with `mac`, the address of the guest
+        that it is a clone of."""
+        with self._lock:
+            port, uplink = self._cables[guest].plugged[card]
+            if port.tolerate(mac):
+                cast("UserUplink", uplink).tolerates(port, mac)
+
+    def addresses(self, network: str) -> set[bytes]:
+        """The MAC addresses of those on `network`; none where there is no such network."""
+        with self._lock:
+            wired = self._wired.get(network)
+            return set() if wired is None else {port.mac for port in wired.network.ports}
 
     def forwards(self, guest: str) -> list[Forward]:
         """The guest's forwards, with the ports that they really have on the host."""

@@ -11,12 +11,17 @@ __all__ = ["Event", "GuestState", "require"]
 class GuestState(StrEnum):
     """Where a guest is in its life.
 
-    defined -> running <-> paused; running -> defined (switched off) or crashed; anything -> gone.
+    defined -> running <-> paused; running -> defined (switched off) or crashed; anything -> gone. Saved is a guest
+    that is not in memory but in the store, from where it goes on (`emuvisor.manager`): running or paused -> saved ->
+    running.
+    Migrating is one that stands still here because it may be, or soon be, on another host (`emuvisor.migration`).
     """
 
     DEFINED = "defined"
     RUNNING = "running"
     PAUSED = "paused"
+    SAVED = "saved"
+    MIGRATING = "migrating"
     CRASHED = "crashed"
     GONE = "gone"
 

@@ -11,9 +11,10 @@ from emuvisor.errors import StateError, UsageError
 from emuvisor.store.files import HostFiles, host_errors
 from emuvisor.store.hashes import as_rows
 from emuvisor.store.index import SnapshotInfo
+from emuvisor.store.lazy import LazyPages
 from emuvisor.store.manifest import Manifest, Metadata, compress_states
 from emuvisor.store.pack import MAX_PAGES, PackWriter, hash_page
-from emuvisor.store.packs import PLACE_BITS, ZERO_PAGE, Packs, Places
+from emuvisor.store.packs import PLACE_BITS, UNKNOWN_PAGE, ZERO_PAGE, Packs, Places
 from emuvisor.store.snapshot import Snapshot
 from emuvisor.units import PAGE_SIZE
 
@@ -24,8 +25,6 @@ Pages = Sequence[memoryview] | Sequence[bytes] | NDArray[np.uint8]
 MAX_FRAME = (1 << 32) - 1
 """Guest frame numbers: 16 TiB of guest physical addresses."""
 _ZERO_HASH = hash_page(bytes(PAGE_SIZE))
-_UNKNOWN = -2
-"""Place of a page that is not stored yet."""
 
 
 class Draft:
@@ -85,8 +84,8 @@ class Draft:
     def _put(self, digest: bytes, page: memoryview | bytes) -> int:
         if digest == _ZERO_HASH:
             return ZERO_PAGE
-        place = self._mine.get(digest, _UNKNOWN)
-        if place == _UNKNOWN:
+        place = self._mine.get(digest, UNKNOWN_PAGE)
+        if place == UNKNOWN_PAGE:
             if self._writer is None:
                 self._writer = PackWriter(self._packs.folder, self._files)
             number = self._packs.number(self._writer.uid)
@@ -124,6 +123,16 @@ class Draft:
     def put(self, frames: Iterable[int] | NDArray[np.integer[Any]], pages: Pages) -> None:
         """`put_pages` and `map`."""
         self.map(frames, self.put_pages(pages))
+
+    def keep(
+        self, frames: NDArray[np.integer[Any]], lazy: LazyPages, slots: NDArray[np.integer[Any]]
+    ) -> NDArray[np.bool_]:
+        """Guest frame `frames[i]` has page `slots[i]` of `lazy`, without a look at its content; returns for which of
+        them that could be said: not for pages of another store. Raises PageLost for a slot without an owner."""
+        places = lazy.places(slots, self._packs)
+        known: NDArray[np.bool_] = places != UNKNOWN_PAGE
+        self.map(frames[known], places[known])
+        return known
 
     def inherit(self, parent: Snapshot) -> None:
         """All guest frames as in `parent`: call it first, and `put` what is different."""

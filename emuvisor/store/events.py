@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ __all__ = ["Event", "EventLog"]
 
 MAX_BYTES = 16 * MIB
 """A log that is longer becomes the old one; there are two at most."""
+TAIL = 64 * 1024
+"""Bytes of its end among which the newest event is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,16 @@ class EventLog:
         if not size:
             self._files.sync_folder(self.path.parent)
         self._whole = True
+
+    def last(self) -> Event | None:
+        """The newest event, without reading the others: among the last `TAIL` bytes. Raises OSError."""
+        for path in (self.path, self.old_path):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - TAIL))
+                for line in reversed(file.read(TAIL).split(b"\n")):
+                    if (event := _event(line)) is not None:
+                        return event
+        return None
 
     def __iter__(self) -> Iterator[Event]:
         """The events, oldest first."""

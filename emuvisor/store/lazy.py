@@ -5,28 +5,34 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from emuvisor.errors import PageLost, UsageError
-from emuvisor.memory.store import SlotOwners
+from emuvisor.store.packs import UNKNOWN_PAGE, Packs, Places
 from emuvisor.store.snapshot import Snapshot
 
 __all__ = ["LazyPages"]
 
 MAX_PAGES = 1 << 24
 """Numbers that a stage-2 entry can hold."""
+Slots = NDArray[np.int64]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Attached:
     """A snapshot whose slot n has number `first` + n here."""
 
     first: int
     snapshot: Snapshot
+    owners: NDArray[np.uint32]
+    """Of each page."""
     owned: int
     """Pages that still have an owner."""
 
     @property
     def end(self) -> int:
-        return self.first + len(self.snapshot.frames)
+        return self.first + len(self.owners)
 
 
 class LazyPages:
@@ -41,9 +47,6 @@ class LazyPages:
     def __init__(self) -> None:
         self._attached: list[_Attached] = []
         """By `first`."""
-        self._owners = SlotOwners()
-        self._gone: set[int] = set()
-        """Numbers of attached snapshots without an owner."""
         self._loaded = 0
         self._lost = 0
         self._lock = threading.Lock()
@@ -67,14 +70,30 @@ class LazyPages:
                 raise UsageError(
                     f"snapshot {snapshot.metadata.name!r} has {count} pages; restored guests can wait for {MAX_PAGES}"
                 )
-            self._attached.insert(place, _Attached(first, snapshot, count))
+            self._attached.insert(place, _Attached(first, snapshot, np.ones(count, np.uint32), count))
             return first
 
     def _find(self, slot: int) -> _Attached:
         place = bisect_right(self._attached, slot, key=lambda attached: attached.first) - 1
-        if place < 0 or slot >= self._attached[place].end or slot in self._gone:
+        attached = self._attached[place] if place >= 0 else None
+        if attached is None or slot >= attached.end or not attached.owners[slot - attached.first]:
             raise PageLost(f"no snapshot has a page {slot}")
-        return self._attached[place]
+        return attached
+
+    def _by_snapshot(self, slots: Slots) -> list[tuple[_Attached, NDArray[np.intp]]]:
+        """Each snapshot that some of `slots` are of, with where in `slots` they are. Raises PageLost when one of them
+        has no owner."""
+        found = []
+        for attached in self._attached:
+            at = np.flatnonzero((slots >= attached.first) & (slots < attached.end))
+            unowned = attached.owners[slots[at] - attached.first] == 0
+            if unowned.any():
+                raise PageLost(f"no snapshot has a page {slots[at][unowned][0]}")
+            if len(at):
+                found.append((attached, at))
+        if sum(len(at) for _, at in found) < len(slots):
+            raise PageLost("no snapshot has some of the pages")
+        return found
 
     @property
     def pages(self) -> int:
@@ -118,20 +137,42 @@ class LazyPages:
 
     def share(self, slots: Sequence[int]) -> None:
         """See `PageStore`."""
+        numbers = np.asarray(slots, np.int64)
         with self._lock:
-            self._owners.share(slots)
+            for attached, at in self._by_snapshot(numbers):
+                np.add.at(attached.owners, numbers[at] - attached.first, np.uint32(1))
 
     def free(self, slots: Sequence[int]) -> None:
         """See `PageStore`. Raises PageLost for a slot without an owner."""
         with self._lock:
-            for slot in self._owners.free(slots):
-                attached = self._find(slot)
-                self._gone.add(slot)
-                attached.owned -= 1
-                if not attached.owned:
-                    self._attached.remove(attached)
-                    self._gone.difference_update(range(attached.first, attached.end))
-                    attached.snapshot.close()
+            if len(slots) == 1:  # a guest has touched it: no arrays for that
+                attached = self._find(slots[0])
+                index = slots[0] - attached.first
+                attached.owners[index] -= 1
+                self._forget(attached, int(not attached.owners[index]))
+                return
+            numbers = np.asarray(slots, np.int64)
+            for attached, at in self._by_snapshot(numbers):
+                freed = numbers[at] - attached.first
+                np.subtract.at(attached.owners, freed, np.uint32(1))
+                self._forget(attached, int(np.count_nonzero(attached.owners[np.unique(freed)] == 0)))
+
+    def _forget(self, attached: _Attached, pages: int) -> None:
+        """So many pages have no owner any more."""
+        attached.owned -= pages
+        if not attached.owned:
+            self._attached.remove(attached)
+            attached.snapshot.close()
+
+    def places(self, slots: NDArray[np.integer], packs: Packs) -> Places:
+        """Where in `packs` the pages are; `UNKNOWN_PAGE` for those that are in another store's. Raises PageLost."""
+        found = np.full(len(slots), UNKNOWN_PAGE, np.int64)
+        numbers = slots.astype(np.int64)
+        with self._lock:
+            for attached, at in self._by_snapshot(numbers):
+                if attached.snapshot.packs is packs:
+                    found[at] = attached.snapshot.places[numbers[at] - attached.first]
+        return found
 
     def close(self) -> None:
         """Close all snapshots."""
@@ -139,4 +180,3 @@ class LazyPages:
             for attached in self._attached:
                 attached.snapshot.close()
             self._attached.clear()
-            self._gone.clear()

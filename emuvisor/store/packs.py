@@ -14,12 +14,14 @@ from emuvisor.errors import PageLost, SnapshotError
 from emuvisor.store.hashes import HashIndex
 from emuvisor.store.pack import SUFFIX, Hashes, Pack
 
-__all__ = ["PLACE_BITS", "ZERO_PAGE", "Packs", "Places"]
+__all__ = ["PLACE_BITS", "UNKNOWN_PAGE", "ZERO_PAGE", "Packs", "Places"]
 
 PLACE_BITS = 16
 _INDEX_MASK = (1 << PLACE_BITS) - 1
 ZERO_PAGE = -1
 """Place of the page of zeros, which is never stored."""
+UNKNOWN_PAGE = -2
+"""Place of a page that is not stored yet."""
 MAX_OPEN = 128
 """Packs that are open at a time: one takes a file descriptor and up to 0.6 MB."""
 

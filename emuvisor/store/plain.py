@@ -67,7 +67,7 @@ def decode(text: bytes) -> Any:
 
 
 def _from_json(item: dict[str, Any]) -> Any:
-    if not any(name.startswith("$") for name in item):
+    if "$" not in "".join(item) or not any(name.startswith("$") for name in item):
         return item
     if list(item) == [_BYTES]:
         try:

@@ -27,7 +27,8 @@ class Snapshot:
 
     def __init__(self, path: Path, packs: Packs, digest: bytes | None = None) -> None:
         self.path = path
-        self._packs = packs
+        self.packs = packs
+        """Of its store."""
         self._fd = -1
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -70,7 +71,7 @@ class Snapshot:
 
     def read(self, slot: int, into: memoryview) -> None:
         """Put page `slot` into the 4096 bytes of `into`. Raises PageLost, MemoryError."""
-        self._packs.read(int(self.places[slot]), into)
+        self.packs.read(int(self.places[slot]), into)
 
     @property
     def closed(self) -> bool:

@@ -299,6 +299,11 @@ class Store:
                     self._files.remove_tree(gone)
             return freed
 
+    def guest_folder(self, guest: str) -> Path:
+        """The folder of a guest, in which others keep what belongs to it, too. Raises UsageError when there is none."""
+        with self._lock:
+            return self._guest_folder(guest)
+
     def _guest_folder(self, guest: str) -> Path:
         folder = self._guests / check_name("guest", guest)
         if not (folder / "guest.toml").exists():
@@ -440,8 +445,8 @@ class Store:
         return path
 
     def disks(self) -> list[str]:
-        """The names of all disks, sorted."""
-        return sorted(path.name for path in self._disks.iterdir())
+        """The names of all disks, sorted; those that are being written have none yet."""
+        return sorted(path.name for path in self._disks.iterdir() if not path.name.startswith("."))
 
     def delete_disk(self, name: str) -> int:
         """Delete a disk; returns the bytes that it took. Raises UsageError when there is none of this name, StateError
@@ -470,6 +475,11 @@ class Store:
         """What happened to guests, oldest first; what is long ago is dropped."""
         with self._reading():
             return list(self._events)
+
+    def last_event(self) -> Event | None:
+        """The newest event, without reading the others."""
+        with self._reading():
+            return self._events.last()
 
     # ---- upkeep ----
 
@@ -503,6 +513,12 @@ class Store:
                     )
             with self._changing():
                 return collect(self._packs, self._index, self._files, least_dead)
+
+    @contextmanager
+    def quiet(self) -> Iterator[bool]:
+        """Nobody begins to write a snapshot meanwhile; False when somebody is at it already."""
+        with self._lock:
+            yield not self._drafts
 
     @contextmanager
     def _alone(self, what: str) -> Iterator[None]:

@@ -71,6 +71,10 @@ class ManagedHost(Protocol):
         """Those that are not gone and whose memory is not being loaded."""
         ...
 
+    def checkpoint_memories(self) -> Sequence[GuestMemory]:
+        """What checkpoints of guests keep."""
+        ...
+
     def held(self, name: str) -> AbstractContextManager[bool]:
         """Have the guest's memory for oneself; False when that is not to be had now."""
         ...
@@ -132,12 +136,12 @@ def guest_use(
         if slot.movable:
             region_pages += len(slot.entries)
             region_frames += int(np.count_nonzero(slot.entries >> STATE_SHIFT == FrameState.RESIDENT))
-    shadow_pages = sum(len(shadow.hidden) for shadow in memory.shadows)
+    shadow_pages = sum(len(shadow.hidden.entries) for shadow in memory.shadows)
     sole = memory.sole_pages()
     resident = census["resident"] + census["rom"] + sole
     balloon = guest.balloon_device
     live = balloon is not None and balloon.live and (balloon_virtual_clock or not guest.deterministic)
-    on = starves or guest.state in (GuestState.RUNNING, GuestState.PAUSED)
+    on = starves or guest.state in (GuestState.RUNNING, GuestState.PAUSED, GuestState.MIGRATING)
     contract = guest.contract
     extra = census["rom"] + region_pages + shadow_pages
     if not on:

@@ -7,8 +7,9 @@ watches. `step` is one round of it, and all of it that thinks; the thread only c
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from emuvisor.host.memory.carrying import Carrier
 from emuvisor.host.memory.contract import MemoryContract, admit
@@ -30,6 +31,9 @@ from emuvisor.memory import FrameState
 from emuvisor.memory.shared_frames import evictable_shared
 from emuvisor.memory.store import PageStore
 from emuvisor.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from emuvisor.store.lazy import LazyPages
 
 __all__ = ["MemoryManager"]
 
@@ -77,6 +81,9 @@ class MemoryManager:
         """Guests that were paused for that."""
         self._careful = False
         """Some guest has a reservation or a limit: what others take is bounded."""
+        self._gathering = 0
+        """How many gather what changes."""
+        self._gathered = False
         self._event = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -84,10 +91,16 @@ class MemoryManager:
         """Guards the thread's life."""
         self._rest()
 
+    def saved_pages(self) -> "LazyPages":
+        """Where guests that were restored from a snapshot have the pages that they have not yet touched."""
+        return self._stores.saved_pages()
+
     # ---- contracts ----
 
     def admit(self, name: str, contract: MemoryContract) -> None:
         """Raises AdmissionError when the host cannot promise `contract` to guest `name` beside the others."""
+        if not contract.reserved_frames and self.policy.overcommit is None:
+            return  # nothing is promised: no need to look at the others
         others = {guest.name: guest.contract for guest in self._host.all_guests()}
         admit(name, contract, others, self._host.pool.limit, self.policy.overcommit)
 
@@ -100,11 +113,35 @@ class MemoryManager:
 
     def changed(self) -> None:
         """A guest came or went, or its contract changed: plan anew, if that can matter."""
+        if self._gathering:
+            self._gathered = True
+            return
+        if self._thread is not None:
+            self.wake()
+            return
         guests = self._host.all_guests()
         self._careful = self._careful or any(map(_is_particular, guests))
-        on = sum(g.contract.size for g in guests if g.state in (GuestState.RUNNING, GuestState.PAUSED))
-        if self._careful or self._thread is not None or on > self._host.pool.limit * PAGE_SIZE:
+        on = sum(
+            g.contract.size
+            for g in guests
+            if g.state in (GuestState.RUNNING, GuestState.PAUSED, GuestState.MIGRATING)
+        )
+        if self._careful or on > self._host.pool.limit * PAGE_SIZE:
             self.wake()
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Many guests come or go: what `changed` tells meanwhile is looked at once, in the end."""
+        with self._lock:
+            self._gathering += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._gathering -= 1
+            if self._gathered and not self._gathering:
+                self._gathered = False
+                self.changed()
 
     # ---- the thread ----
 
@@ -288,7 +325,11 @@ class MemoryManager:
                 balloon_virtual_clock=self.policy.balloon_virtual_clock,
             )
             note_what_was_given(self.log, guest, account, use.ballooned)
-            if use.starved or use.resident or guest.state in (GuestState.RUNNING, GuestState.PAUSED):
+            if (
+                use.starved
+                or use.resident
+                or guest.state in (GuestState.RUNNING, GuestState.PAUSED, GuestState.MIGRATING)
+            ):
                 uses.append(use)
         return HostUse(
             frames=self._host.pool.limit,

@@ -61,6 +61,8 @@ class HostMemoryStatistics:
     compression_used: int
     """Host memory that compressed pages take, beside the pool."""
     swap_used: int
+    checkpoints: int
+    """Frames that only checkpoints of guests have."""
     starving: int
     """Guests that wait for a frame."""
     scanned: int

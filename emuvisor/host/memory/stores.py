@@ -11,6 +11,7 @@ from emuvisor.units import PAGE_SIZE, format_size
 if TYPE_CHECKING:
     from emuvisor.memory.compressed import CompressedStore
     from emuvisor.memory.swapfile import SwapFile
+    from emuvisor.store.lazy import LazyPages
 
 __all__ = ["Stores"]
 
@@ -34,6 +35,7 @@ class Stores:
         self._algorithm = policy.compression
         self._compressed: CompressedStore | None = None
         self._swap: SwapFile | None = None
+        self._saved: LazyPages | None = None
         if policy.swap is not None:
             size = policy.swap_limit or SWAP_FACTOR * frames * PAGE_SIZE
             self._swap = import_module("emuvisor.memory.swapfile").SwapFile(policy.swap, size)
@@ -74,8 +76,15 @@ class Stores:
             self.by_state[FrameState.COMPRESSED] = self._compressed
         return FrameState.COMPRESSED
 
+    def saved_pages(self) -> "LazyPages":
+        """The pages of snapshots from which guests were restored."""
+        if self._saved is None:
+            self._saved = import_module("emuvisor.store.lazy").LazyPages()
+            self.by_state[FrameState.SAVED] = self._saved
+        return self._saved
+
     def close(self) -> None:
-        """Give their memory back and delete the swap file."""
-        for store in (self._compressed, self._swap):
+        """Give their memory back, delete the swap file and let go of snapshots."""
+        for store in (self._compressed, self._swap, self._saved):
             if store is not None:
                 store.close()

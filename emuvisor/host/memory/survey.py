@@ -9,6 +9,7 @@ from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemorySta
 from emuvisor.host.memory.stores import Stores
 from emuvisor.host.states import GuestState
 from emuvisor.memory import FrameState
+from emuvisor.memory.shared_frames import held_by
 from emuvisor.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ def host_statistics(
 ) -> HostMemoryStatistics:
     """Where the memory of `host`, which is in `state`, is; scanning it took `scan_cost`, pages and seconds."""
     guests = host.all_guests()
-    on = [guest for guest in guests if guest.state in (GuestState.RUNNING, GuestState.PAUSED)]
+    on = [
+        guest
+        for guest in guests
+        if guest.state in (GuestState.RUNNING, GuestState.PAUSED, GuestState.MIGRATING)
+    ]
     totals: dict[str, int] = {}
     for guest in guests:
         for name, count in guest.memory.census().items():
@@ -76,6 +81,7 @@ def host_statistics(
         },
         compression_used=compression,
         swap_used=swap,
+        checkpoints=held_by(host.checkpoint_memories()) * PAGE_SIZE,
         starving=starving,
         scanned=scan_cost[0] * PAGE_SIZE,
         scan_s=scan_cost[1],

@@ -98,7 +98,7 @@ def test_a_disk_that_is_deleted_meanwhile(host, config, monkeypatch):
 
 
 def test_no_memory_for_a_guest(host, config, monkeypatch):
-    def full(*_):
+    def full(*_, **_more):
         raise MemoryError
 
     with monkeypatch.context() as tight:

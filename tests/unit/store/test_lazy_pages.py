@@ -104,3 +104,40 @@ def test_slots_of_frames(store):
         assert opened.frames.tolist() == [3, 5]
     with store.open_snapshot("web", "empty") as opened, pytest.raises(UsageError):
         opened.slots_of(np.array([0], np.uint32))
+
+
+def test_many_pages_at_a_time(store):
+    pages = LazyPages()
+    for name in "ab":
+        pages.attach(store.open_snapshot("web", name))
+    pages.share([0, 4, 4])
+    assert pages.pages == 5
+    pages.free([0, 1, 4])
+    pages.free([0])
+    with pytest.raises(PageLost) as caught:
+        pages.free([2, 1])
+    assert str(caught.value) == "no snapshot has some of the pages"
+    with pytest.raises(PageLost) as caught:
+        pages.share([2, 77])
+    assert str(caught.value) == "no snapshot has some of the pages"
+    pages.free([4, 4])
+    with pytest.raises(PageLost) as caught:
+        pages.share([4, 3])
+    assert str(caught.value) == "no snapshot has a page 4"
+    assert pages.pages == 2
+
+
+def test_where_pages_are(store, tmp_path):
+    pages = LazyPages()
+    pages.attach(store.open_snapshot("web", "a"))
+    with Store(tmp_path / "other") as other:
+        other.define("web", "")
+        snapshot(other, "web", "c", {9: page(1)})
+        pages.attach(other.open_snapshot("web", "c"))
+        with store.new_snapshot("web", "d") as draft:
+            assert draft.keep(np.array([7, 8]), pages, np.array([1, 2])).tolist() == [True, False]
+            draft.commit()
+    with store.open_snapshot("web", "d") as opened:
+        into = memoryview(bytearray(PAGE_SIZE))
+        opened.read(0, into)
+        assert (opened.frames.tolist(), bytes(into)) == ([7], noise(2))

@@ -92,6 +92,9 @@ class FakeHost:
     def all_guests(self) -> Sequence[FakeGuest]:
         return list(self.guests.values())
 
+    def checkpoint_memories(self) -> Sequence[GuestMemory]:
+        return []
+
     @contextmanager
     def held(self, name: str) -> Iterator[bool]:
         assert name not in self.inside
@@ -162,6 +165,23 @@ def test_a_host_with_room_does_nothing() -> None:
     assert not world.manager.busy
     assert world.manager._thread is None
     assert world.host.guests["g"].memory.slots[0].accessed is None, "nobody samples"
+    world.close()
+
+
+def test_what_changes_together_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    woken: list[int] = []
+    monkeypatch.setattr(world.manager, "wake", lambda: woken.append(len(world.host.guests)))
+    with world.manager.gathered(), world.manager.gathered():
+        for name in ("a", "b", "c"):
+            world.guest(name)
+            world.manager.changed()
+    assert woken == [3]
+    with world.manager.gathered():
+        pass
+    assert woken == [3]
+    world.manager.changed()
+    assert woken == [3, 3]
     world.close()
 
 
