@@ -46,6 +46,7 @@ def run_example(name: str) -> str:
             ],
         ),
         ("autopilot_plan.py", ["objective: 43 web: 29 batch: 83", "web: cap 25.0 -> 50.0"]),
+        ("migration_rounds.py", ["guest 'guest' is running: it came from 127.0.0.1"]),
         ("scheduling_policy.py", ["heavy: weight 300, ran 150 ms", "light: weight 100, ran 50 ms"]),
     ],
 )
