@@ -2,12 +2,16 @@
 
 import asyncio
 import socket
+import stat
 import threading
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["BackgroundServer", "listen_tcp"]
+__all__ = ["BackgroundServer", "listen_tcp", "listen_unix"]
+
+OWNER_ONLY = 0o600
 
 
 def listen_tcp(host: str, port: int, backlog: int) -> socket.socket:
@@ -27,6 +31,32 @@ def listen_tcp(host: str, port: int, backlog: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def listen_unix(path: Path, backlog: int) -> socket.socket:
+    """A listening Unix socket, for its owner alone. It takes the place of one where nobody listens any more. Raises
+    OSError."""
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        path.chmod(OWNER_ONLY)  # before anybody can connect
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Delete the socket at `path` if nobody listens there. What is no socket stays, and bind will say so."""
+    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
 
 
 class BackgroundServer(ABC):

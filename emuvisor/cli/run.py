@@ -75,6 +75,11 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         help="a file with the password that viewers must know",
     )
     host.add_argument(
+        "--qmp",
+        metavar="ADDRESS",
+        help="serve QEMU's machine protocol: unix:PATH or tcp:127.0.0.1:PORT",
+    )
+    host.add_argument(
         "--json",
         action="store_true",
         help="print one JSON document at the end, with the console's text in it",
@@ -93,7 +98,7 @@ def execute(args: argparse.Namespace) -> int:
     from emuvisor.cli.results import document, exit_code
     from emuvisor.cli.screen import Screen
     from emuvisor.cli.session import Session
-    from emuvisor.cli.viewers import vnc_server
+    from emuvisor.cli.viewers import qmp_server, vnc_server
     from emuvisor.host import Host
 
     if args.display:
@@ -136,6 +141,8 @@ def execute(args: argparse.Namespace) -> int:
         def attach(guest: "Guest") -> None:
             if args.vnc:
                 viewers.enter_context(vnc_server(guest, args.vnc, args.vnc_password_file))
+            if args.qmp:
+                viewers.enter_context(qmp_server(guest, args.qmp))
 
         session = Session(host, screen, keyboard, display, attach, counts_memory=args.json)
         results = session.run(guests)
@@ -146,7 +153,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _check_display(args: argparse.Namespace, guests: int) -> None:
-    for option in ("display", "vnc"):
+    for option in ("display", "vnc", "qmp"):
         if getattr(args, option) and guests > 1:
             raise UsageError(f"--{option} is for one guest; there are {guests}")
     if args.display and args.json:

@@ -33,6 +33,8 @@ SUSPENDED_S = 1.0
 PATIENCE_S = 1.0
 """How long all guests may be paused for want of memory before one is given up: the memory manager looks ten times a
 second for what has become free, and lets one guest go on each time."""
+BY_HAND = "paused"
+"""The reason of a guest that somebody else has paused: it waits for him, not for memory."""
 RETRY_S = 0.02
 """How soon to look again whether the guest took what it was sent."""
 
@@ -218,10 +220,12 @@ class Session:
             deadline = self._deadline(guest)
             if guest.state is not GuestState.RUNNING and guest.outcome is not None:
                 self._ended(guest)
+            elif guest.state is GuestState.DEFINED:  # somebody else has switched it off
+                self._record(guest, Cut.LEFT, 0, "")
             elif deadline is not None and now >= deadline:
                 self._cut(guest, Cut.TIMEOUT, f"no end after {guest.config.timeout_s:g} s")
         paused = [guest for guest in self._live if guest.state is GuestState.PAUSED and guest.outcome is None]
-        starved = [guest for guest in paused if not guest.suspended]
+        starved = [guest for guest in paused if not guest.suspended and guest.reason != BY_HAND]
         for guest in paused:
             if guest.suspended:
                 self._rest(guest, now)

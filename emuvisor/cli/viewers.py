@@ -1,4 +1,4 @@
-"""Other ways to look at a guest's screen than its console: in the terminal, and by VNC."""
+"""Other ways to a guest than its console: its screen by VNC, and its monitor by QMP."""
 
 import sys
 from contextlib import AbstractContextManager
@@ -9,9 +9,10 @@ from emuvisor.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from emuvisor.host import Guest
+    from emuvisor.qmp import QmpServer
     from emuvisor.vnc.server import VncServer
 
-__all__ = ["read_password", "vnc_server"]
+__all__ = ["qmp_server", "read_password", "vnc_server"]
 
 MAX_PASSWORD_FILE = 1024
 
@@ -45,4 +46,13 @@ def vnc_server(
         name=guest.name,
     )
     print(f"emuvisor: {guest.name}: VNC on {server.address}", file=sys.stderr)
+    return server
+
+
+def qmp_server(guest: "Guest", address: str) -> "AbstractContextManager[QmpServer]":
+    """A QMP server for the guest, which is started then; it says on standard error where it listens."""
+    from emuvisor.qmp import PlainGuest, QmpServer
+
+    server = QmpServer(PlainGuest(guest), address, waits=True)
+    print(f"emuvisor: {guest.name}: QMP on {server.address}", file=sys.stderr)
     return server

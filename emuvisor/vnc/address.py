@@ -2,12 +2,11 @@
 
 import re
 import socket
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from emuvisor.errors import HostError, UsageError
-from emuvisor.serving import listen_tcp
+from emuvisor.serving import listen_tcp, listen_unix
 
 __all__ = ["Address", "listen", "parse_address"]
 
@@ -16,7 +15,6 @@ FIRST_PORT = 5900
 """The port of display 0."""
 MAX_PORT = 65535
 BACKLOG = 8
-OWNER_ONLY = 0o600
 
 _TCP = re.compile(r"(?P<host>[^:\[\]]*|\[[0-9A-Fa-f:.%a-z]+\]):(?P<number>[0-9]{1,5})")
 
@@ -64,32 +62,8 @@ def listen(address: Address) -> tuple[socket.socket, Address]:
     """
     try:
         if address.path is not None:
-            return _listen_unix(address.path), address
+            return listen_unix(address.path, BACKLOG), address
         listener = listen_tcp(address.host, address.port, BACKLOG)
         return listener, Address(address.host, listener.getsockname()[1])
     except OSError as error:
         raise HostError(f"VNC cannot listen on {address}: {error.strerror or error}") from None
-
-
-def _listen_unix(path: Path) -> socket.socket:
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        path.chmod(OWNER_ONLY)  # before anybody can connect
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    """Delete the socket at `path` if nobody listens there. What is no socket stays, and bind will say so."""
-    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()

@@ -1,7 +1,12 @@
-"""Screens in the terminal and by VNC, from the command line."""
+"""Screens in the terminal and by VNC, and the monitor by QMP, from the command line."""
 
+import json
+import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +19,7 @@ from emuvisor.units import MIB
 
 Program = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
+PATIENCE_S = 20
 
 
 def run(path: Path, *options: str) -> int:
@@ -52,6 +58,10 @@ def test_no_password(tmp_path: Path, content: str | None, message: str) -> None:
             ["--vnc", "nowhere"],
             "'nowhere' is not an address for VNC; write :1 (display 1), 127.0.0.1:5901 or unix:/path",
         ),
+        (
+            ["--qmp", "tcp:0.0.0.0:4444"],
+            "'tcp:0.0.0.0:4444': QMP knows no passwords; TCP is for loopback only (127.0.0.1, ::1)",
+        ),
     ],
 )
 def test_conflicts(program: Program, capsys: Capture, options: list[str], message: str) -> None:
@@ -59,7 +69,7 @@ def test_conflicts(program: Program, capsys: Capture, options: list[str], messag
     assert capsys.readouterr().err == f"emuvisor: error: {message}\n"
 
 
-@pytest.mark.parametrize("option", [["--display", "text"], ["--vnc", ":1"]])
+@pytest.mark.parametrize("option", [["--display", "text"], ["--vnc", ":1"], ["--qmp", "q"]])
 def test_one_guest_at_a_time(tmp_path: Path, program: Program, capsys: Capture, option: list[str]) -> None:
     files = []
     for name in ("a", "b"):
@@ -75,6 +85,43 @@ def test_a_guest_served_by_vnc_says_where(program: Program, tmp_path: Path, caps
     assert run(program("aaa"), "--vnc", f"unix:{socket}") == 0
     assert capsys.readouterr().err == f"emuvisor: guest: VNC on unix:{socket}\n"
     assert not socket.exists()
+
+
+class Script(threading.Thread):
+    """Connects to QMP at `path` as soon as somebody listens there, and says `commands`; `answers` has what came."""
+
+    def __init__(self, path: Path, *commands: str) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self._commands = ("qmp_capabilities", *commands)
+        self.answers: list[Any] = []
+        self.start()
+
+    def run(self) -> None:
+        pause = threading.Event()
+        end = time.monotonic() + PATIENCE_S
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE_S)
+            while connection.connect_ex(str(self._path)):
+                assert time.monotonic() < end
+                pause.wait(0.01)
+            with connection.makefile("rw") as lines:
+                for command in self._commands:
+                    lines.write(json.dumps({"execute": command}))
+                    lines.flush()
+                while line := lines.readline():
+                    self.answers.append(json.loads(line))
+
+
+def test_a_guest_served_by_qmp(program: Program, tmp_path: Path, capsys: Capture) -> None:
+    """It spins until a script says that it is enough; that it stands meanwhile is not for want of memory."""
+    path = tmp_path / "qmp"
+    script = Script(path, "stop", "query-status", "quit")
+    assert run(program("spin"), "--qmp", f"unix:{path},server=on,wait=off") == 0
+    script.join(PATIENCE_S)
+    assert capsys.readouterr().err == f"emuvisor: guest: QMP on unix:{path}\n"
+    assert {"return": {"status": "paused", "running": False}} in script.answers
+    assert not path.exists()
 
 
 def test_a_server_with_a_password(program: Program, tmp_path: Path) -> None:
