@@ -7,7 +7,26 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from emuvisor.cli import autopilot, demo, disk, doctor, images, memory, run, schedule, screenshot, store, top
+from emuvisor.cli import (
+    autopilot,
+    create,
+    demo,
+    disk,
+    doctor,
+    guest_console,
+    guest_list,
+    guest_moves,
+    guest_snapshots,
+    images,
+    lifecycle,
+    memory,
+    run,
+    schedule,
+    screenshot,
+    serve,
+    store,
+    top,
+)
 from emuvisor.errors import EmuvisorError
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "EXIT_USAGE", "build_parser", "main"]
@@ -17,6 +36,13 @@ EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE."""
+
+_GUESTS = (create, lifecycle, guest_list, guest_console, guest_snapshots, guest_moves)
+_COMMANDS = (
+    *(demo, run),
+    *_GUESTS,
+    *(top, memory, autopilot, schedule, screenshot, images, disk, store, serve, doctor),
+)
 
 
 class _Version(argparse.Action):
@@ -40,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, run, top, memory, autopilot, schedule, screenshot, images, disk, store, doctor):
+    for command in _COMMANDS:
         command.add_to(commands)
     return parser
 

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 DISK_FORM = (
-    "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
+    "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2|overlay][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
     "[,LIMIT=RATE[:BURST[:ONCE]]]...[,shares=N]"
 )
 NIC_FORM = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["raw_terminal"]
+__all__ = ["leaving_on_signals", "raw_terminal"]
 
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 """Places in the list of tcgetattr."""
@@ -34,12 +34,21 @@ def raw_terminal(descriptor: int) -> Iterator[None]:
     mode[CC] = list(before[CC])
     mode[CC][termios.VMIN] = 1
     mode[CC][termios.VTIME] = 0
+    with leaving_on_signals():
+        try:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
+            yield
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGHUP raise SystemExit with 128 + their number. In the main thread only."""
     handlers = {number: signal.signal(number, _leave) for number in _ENDING_SIGNALS}
     try:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

@@ -66,10 +66,10 @@ def test_what_is_a_bug_shows_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "--flat", "guest.bin"], "emuvisor run: error: argument --flat: 'guest.bin' is not "
          "PATH@ADDRESS[,MODE], such as guest.bin@0x8000,real16"),
         (["run", "--disk", ",readonly"], "emuvisor run: error: argument --disk: ',readonly' is not "
-         "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
+         "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2|overlay][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
          "[,LIMIT=RATE[:BURST[:ONCE]]]...[,shares=N]"),
         (["run", "--disk", "a.img,sideways"], "emuvisor run: error: argument --disk: 'a.img,sideways' is not "
-         "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
+         "PATH[,readonly][,cdrom|floppy][,format=raw|qcow2|overlay][,bus=ide|virtio][,queues=N][,overlay=PATH|temporary]"
          "[,LIMIT=RATE[:BURST[:ONCE]]]...[,shares=N]"),
         (["run", "--disk", "a.img,read_bytes=fast"], "emuvisor run: error: argument --disk: read_bytes: "
          "'fast' is not RATE[:BURST[:ONCE]], such as 10M:64M: 'fast' is not a size; write a whole number with K, M, G "

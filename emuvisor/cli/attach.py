@@ -1,0 +1,107 @@
+"""A console of a guest on this terminal."""
+
+import os
+import select
+import sys
+import threading
+from contextlib import ExitStack, suppress
+from enum import Enum
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from emuvisor.cli.keyboard import Key, Keyboard
+from emuvisor.cli.terminal import leaving_on_signals, raw_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Attached", "End", "attach"]
+
+READ_S = 0.5
+"""How often one who waits for output looks whether it is to end."""
+HELP_TEXT = """\
+Ctrl-A X       leave the console{left}
+Ctrl-A H       this help
+Ctrl-A Ctrl-A  send Ctrl-A to the guest
+"""
+
+
+class Attached(Protocol):
+    """A console that is somebody's to use, here or by way of the daemon."""
+
+    @property
+    def at_end(self) -> bool:
+        """The guest is off, or one has left."""
+        ...
+
+    def read(self, timeout_s: float | None = None) -> bytes:
+        """What it printed since; nothing when `timeout_s` passed, or at the end."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Type `data`."""
+        ...
+
+    def close(self) -> None:
+        """Leave it."""
+        ...
+
+
+class End(Enum):
+    """Why one is no longer at a console."""
+
+    LEFT = "left"
+    OFF = "off"
+    """The guest is."""
+
+
+def attach(console: Attached, keyboard: Keyboard | None, output: BinaryIO, left: str = "") -> End:
+    """Show what `console` prints on `output`, and type what comes from `keyboard`, until somebody leaves by Ctrl-A X or
+    the guest is off. `left` says in the help what leaving does. It closes the console."""
+    ready, wake = os.pipe()
+    leaving = threading.Event()
+    printer = threading.Thread(
+        target=_print,
+        args=(console, output, leaving, lambda: os.write(wake, b"!")),
+        name="console",
+        daemon=True,
+    )
+    with ExitStack() as undo:
+        undo.callback(os.close, ready)
+        undo.callback(os.close, wake)
+        undo.enter_context(leaving_on_signals())
+        if keyboard is not None and keyboard.terminal:
+            print("emuvisor: Ctrl-A X leaves, Ctrl-A H helps", file=sys.stderr)
+            undo.enter_context(raw_terminal(keyboard.descriptor))
+        printer.start()
+        undo.callback(printer.join)
+        undo.callback(console.close)
+        undo.callback(leaving.set)
+        return _type(console, keyboard, ready, HELP_TEXT.format(left=left))
+
+
+def _print(
+    console: Attached, output: BinaryIO, leaving: threading.Event, ended: "Callable[[], object]"
+) -> None:
+    """The thread that shows what is printed."""
+    with suppress(BrokenPipeError):  # nobody looks any more
+        while not leaving.is_set() and not console.at_end:
+            if data := console.read(READ_S):
+                output.write(data)
+                output.flush()
+    ended()
+
+
+def _type(console: Attached, keyboard: Keyboard | None, ready: int, help_text: str) -> End:
+    while True:
+        sources = [ready] if keyboard is None or keyboard.at_end else [ready, keyboard.descriptor]
+        found = select.select(sources, (), ())[0]
+        if ready in found:
+            return End.OFF
+        assert keyboard is not None
+        for item in keyboard.read():
+            if item is Key.LEAVE:
+                return End.LEFT
+            if item is Key.HELP:
+                print(f"\n{help_text}", end="", file=sys.stderr)
+            elif isinstance(item, bytes):
+                console.write(item)

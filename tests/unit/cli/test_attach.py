@@ -1,0 +1,98 @@
+"""A console on a terminal."""
+
+import io
+import os
+import pty
+import signal
+import threading
+
+import pytest
+
+from emuvisor.cli.attach import End, attach
+from emuvisor.cli.keyboard import Keyboard
+from emuvisor.manager import ConsoleAttachment
+
+
+@pytest.fixture
+def terminal():
+    """Both sides of one."""
+    ours, theirs = pty.openpty()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+class Typed:
+    """What a guest was sent; it answers in capitals, and is off after an exclamation mark."""
+
+    def __init__(self):
+        self.data = b""
+        self.console = ConsoleAttachment(b"ready ", self.send, lambda console: None)
+
+    def send(self, data):
+        self.data += data
+        self.console.printed(data.upper())
+        if b"!" in data:
+            self.console.end()
+
+
+def test_until_the_guest_is_off(terminal, capsys):
+    ours, theirs = terminal
+    guest, out = Typed(), io.BytesIO()
+    os.write(ours, b"ab\x01\x01\x01h!")
+    assert attach(guest.console, Keyboard(theirs, True), out, ": the guest is saved") is End.OFF
+    assert guest.data == b"ab\x01!"
+    assert out.getvalue() == b"ready AB\x01!"
+    assert capsys.readouterr().err == (
+        "emuvisor: Ctrl-A X leaves, Ctrl-A H helps\n\nCtrl-A X       leave the console: the guest is saved\n"
+        "Ctrl-A H       this help\nCtrl-A Ctrl-A  send Ctrl-A to the guest\n"
+    )
+
+
+def test_leaving(terminal):
+    ours, theirs = terminal
+    guest = Typed()
+    os.write(ours, b"a\x01x")
+    assert attach(guest.console, Keyboard(theirs, True), io.BytesIO()) is End.LEFT
+    assert guest.data == b"a"
+    assert guest.console.at_end
+
+
+def test_a_pipe_that_ends_leaves_the_guest_on():
+    read, write = os.pipe()
+    guest, out = Typed(), io.BytesIO()
+    os.write(write, b"ab")
+    os.close(write)
+    ender = threading.Timer(0.05, guest.console.end)
+    ender.start()
+    assert attach(guest.console, Keyboard(read, False), out) is End.OFF
+    os.close(read)
+    ender.join()
+    assert guest.data == b"ab"
+
+
+def test_nobody_types():
+    guest = Typed()
+    guest.console.end()
+    out = io.BytesIO()
+    assert attach(guest.console, None, out) is End.OFF
+    assert out.getvalue() == b"ready "
+
+
+def test_nobody_looks():
+    class Gone(io.BytesIO):
+        def write(self, data):
+            raise BrokenPipeError
+
+    assert attach(Typed().console, None, Gone()) is End.OFF
+
+
+def test_terminated():
+    guest = Typed()
+    timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(SystemExit) as exit:
+        attach(guest.console, None, io.BytesIO())
+    timer.join()
+    assert exit.value.code == 128 + signal.SIGTERM
+    assert guest.console.at_end
