@@ -27,8 +27,9 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
         command_line.main(["boots"])
     assert exit_info.value.code == 2
     assert capsys.readouterr().err.endswith(
-        "error: no benchmark 'boots'; there are boot, system, commands, ide, disk, net, vbe, bare, exits, switch, "
-        "scale, memory, reserved, overcommit, scheduler, fairness, wakeup, pcpus, smp, limits, autopilot\n"
+        "error: no benchmark 'boots'; there are boot, system, commands, ide, disk, layers, net, vbe, bare, exits, "
+        "switch, scale, clone, reset, memory, reserved, overcommit, scheduler, fairness, wakeup, pcpus, smp, "
+        "limits, autopilot, snapshot, migration\n"
     )
 
 
@@ -38,7 +39,7 @@ def test_without_an_image_everything_else_is_skipped_with_a_notice(
     monkeypatch.setenv("EMUVISOR_CACHE", str(tmp_path))
     out = tmp_path / "out.json"
     markdown = tmp_path / "out.md"
-    names = ["boot", "commands", "ide", "disk", "net", "scale"]
+    names = ["boot", "commands", "ide", "disk", "net", "scale", "snapshot"]
     assert command_line.main([*names, "--json", str(out), "--markdown", str(markdown)]) == 0
     data = json.loads(out.read_text())
     assert [(b["name"], b["notices"]) for b in data["benchmarks"]] == [
