@@ -93,7 +93,15 @@ _SCALARS: Final = {
 }
 """Attribute of CpuState: struct format, offset."""
 
-_FPU_SCALARS: Final = {"fcw": ("<H", 610), "mxcsr": ("<I", 816)}
+_FPU_SCALARS: Final = {
+    "fcw": ("<H", 610),
+    "fop": ("<H", 752),
+    "fcs": ("<H", 754),
+    "fds": ("<H", 756),
+    "fip": ("<Q", 760),
+    "fdp": ("<Q", 768),
+    "mxcsr": ("<I", 816),
+}
 
 # hflags, by Unicorn's names
 _HF_INHIBIT_IRQ: Final = 1 << 3

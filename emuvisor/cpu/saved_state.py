@@ -13,13 +13,14 @@ from emuvisor.errors import SnapshotError
 __all__ = ["load_cpu", "save_cpu"]
 
 _DEVICE = "cpu"
-_VERSION = 1
+_VERSION = 2
+"""1 was without the x87's last instruction; `machine/state_versions.py` knows what it means."""
 _PARTS: Final = (Segment, DescriptorTable, Fpu, Mtrrs)
 
 _NAMES: Final = {kind: tuple(f.name for f in fields(kind)) for kind in (CpuState, *_PARTS)}
 
 _BITS: Final = {
-    **dict.fromkeys(("selector", "fcw", "fsw"), 16),
+    **dict.fromkeys(("selector", "fcw", "fsw", "fop", "fcs", "fds"), 16),
     **dict.fromkeys(("limit", "flags", "mxcsr", "sysenter_cs"), 32),
     **{"ftw": 8, "st": 80, "xmm": 128},
 }

@@ -58,6 +58,13 @@ class Fpu:
     st: list[int] = field(default_factory=lambda: [0] * 8)
     mxcsr: int = 0x1F80
     xmm: list[int] = field(default_factory=lambda: [0] * 16)
+    fop: int = 0
+    """Opcode of the last x87 instruction that was no control instruction, as far as the engine notes it; then where it
+    was and where its operand in memory was, with their selectors (Intel SDM vol. 1, 8.1.8)."""
+    fip: int = 0
+    fcs: int = 0
+    fdp: int = 0
+    fds: int = 0
 
 
 @dataclass(slots=True)

@@ -55,7 +55,15 @@ def _machine_1(machine: SavedState) -> SavedState:
     }
 
 
-UPGRADES: dict[tuple[str, int], Callable[[SavedState], SavedState]] = {("machine", 1): _machine_1}
+def _cpu_1(cpu: SavedState) -> SavedState:
+    """Version 1 did not have the x87's last instruction."""
+    return cpu | {"fpu": cpu["fpu"] | dict.fromkeys(("fop", "fip", "fcs", "fdp", "fds"), 0)}
+
+
+UPGRADES: dict[tuple[str, int], Callable[[SavedState], SavedState]] = {
+    ("machine", 1): _machine_1,
+    ("cpu", 1): _cpu_1,
+}
 """By device and version: what makes of a state the one of the next version. It may change the state that it is given,
 and raise LookupError, TypeError, ValueError and AttributeError for what is none of that version."""
 

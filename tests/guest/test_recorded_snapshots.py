@@ -54,6 +54,9 @@ def test_states_of_the_present_version_stay_as_they_are(store):
     new = upgrade(states)
     assert states == before
     assert new["machine"]["version"] == 2
+    registers = new["machine"]["processors"][0]["registers"]
+    assert registers["version"] == 2
+    assert [registers["fpu"][key] for key in ("fop", "fip", "fcs", "fdp", "fds")] == [0] * 5
     assert upgrade(new) == new
 
 

@@ -52,7 +52,12 @@ typedef struct {
         uint16_t exponent;
         uint8_t pad[6];
     } fpregs[8];
-    uint8_t unused3[64];
+    uint16_t fpop; /* of the last x87 instruction: opcode, selectors and addresses of it and its operand */
+    uint16_t fpcs;
+    uint16_t fpds;
+    uint64_t fpip;
+    uint64_t fpdp;
+    uint8_t unused3[40];
     uint32_t mxcsr;
     uint8_t unused4[4];
     uint8_t xmm[32][64]; /* the first 16 bytes of the first 16 are the XMM registers */
@@ -100,6 +105,9 @@ static_assert(offsetof(cpu_env, ldt) == 328, "layout");
 static_assert(offsetof(cpu_env, cr) == 424, "layout");
 static_assert(offsetof(cpu_env, efer) == 592, "layout");
 static_assert(offsetof(cpu_env, fpus) == 608, "layout");
+static_assert(offsetof(cpu_env, fpop) == 752, "layout");
+static_assert(offsetof(cpu_env, fpip) == 760, "layout");
+static_assert(offsetof(cpu_env, fpdp) == 768, "layout");
 static_assert(offsetof(cpu_env, mxcsr) == 816, "layout");
 static_assert(offsetof(cpu_env, xmm) == 824, "layout");
 static_assert(offsetof(cpu_env, sysenter_cs) == 4800, "layout");

@@ -165,6 +165,7 @@ static const char *check_layout(uc_engine *engine, cpu_env *env)
     const uint64_t v = 0x0000123456789a00u;
     uint32_t flags, want;
     uint16_t word = 0x3a5;
+    const uint16_t last[3] = {0x5a5, 0x1234, 0x4321}; /* FOP, FCS, FDS */
     uint8_t wide[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
     const uint32_t mxcsr = 0x1f8f;
 
@@ -173,6 +174,8 @@ static const char *check_layout(uc_engine *engine, cpu_env *env)
     CHECK(check_register(engine, UC_X86_REG_CR0 + 3, &env->cr[3], v + 3, "CR3"));
     CHECK(check_register(engine, UC_X86_REG_DR0, &env->dr[0], v + 5, "DR0"));
     CHECK(check_register(engine, UC_X86_REG_DR0 + 7, &env->dr[7], 0x400, "DR7"));
+    CHECK(check_register(engine, UC_X86_REG_FIP, &env->fpip, v + 1, "FIP"));
+    CHECK(check_register(engine, UC_X86_REG_FDP, &env->fpdp, v + 4, "FDP"));
     CHECK(check_msr(engine, 0x174, &env->sysenter_cs, 0x7654, 4, "SYSENTER_CS"));
     CHECK(check_msr(engine, 0x175, &env->sysenter_esp, v + 6, 8, "SYSENTER_ESP"));
     CHECK(check_msr(engine, 0x176, &env->sysenter_eip, v + 7, 8, "SYSENTER_EIP"));
@@ -200,11 +203,14 @@ static const char *check_layout(uc_engine *engine, cpu_env *env)
             return FAIL("the CPU state of this libunicorn has an unknown layout: writing EFLAGS fails");
     }
     unicorn.reg_write(engine, UC_X86_REG_FPCW, &word);
+    unicorn.reg_write(engine, UC_X86_REG_FOP, &last[0]);
+    unicorn.reg_write(engine, UC_X86_REG_FCS, &last[1]);
+    unicorn.reg_write(engine, UC_X86_REG_FDS, &last[2]);
     unicorn.reg_write(engine, UC_X86_REG_XMM0 + 15, wide);
     unicorn.reg_write(engine, UC_X86_REG_MXCSR, &mxcsr);
     unicorn.reg_write(engine, UC_X86_REG_FP0 + 1, wide);
     if (env->fpuc != word || memcmp(env->xmm[15], wide, 16) != 0 || env->mxcsr != mxcsr
-        || memcmp(&env->fpregs[1], wide, 10) != 0)
+        || memcmp(&env->fpregs[1], wide, 10) != 0 || memcmp(&env->fpop, last, sizeof last) != 0)
         return FAIL("the CPU state of this libunicorn has an unknown layout: the FPU is elsewhere");
     return NULL;
 }

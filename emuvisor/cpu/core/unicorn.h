@@ -45,7 +45,12 @@ enum {
     UC_X86_REG_XMM0 = 122,
     UC_X86_REG_FPCW = 246,
     UC_X86_REG_MSR = 248,
-    UC_X86_REG_MXCSR = 249
+    UC_X86_REG_MXCSR = 249,
+    UC_X86_REG_FIP = 254,
+    UC_X86_REG_FCS = 255,
+    UC_X86_REG_FDP = 256,
+    UC_X86_REG_FDS = 257,
+    UC_X86_REG_FOP = 258
 };
 
 typedef struct {

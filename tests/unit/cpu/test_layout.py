@@ -26,6 +26,11 @@ fpus = st.builds(
     st=st.lists(number(80), min_size=8, max_size=8),
     mxcsr=number(32),
     xmm=st.lists(number(128), min_size=16, max_size=16),
+    fop=number(16),
+    fip=number(64),
+    fcs=number(16),
+    fdp=number(64),
+    fds=number(16),
 )
 states = st.builds(
     CpuState,
@@ -110,6 +115,11 @@ def test_the_x87_stack_is_kept_with_its_top_apart():
     assert list(env[612:620]) == [1, 0, 0, 1, 1, 1, 1, 1]
 
 
+def test_the_x87s_last_instruction_lies_where_the_engine_keeps_it():
+    env = pack(CpuState(fpu=Fpu(fop=1, fip=2, fcs=3, fdp=4, fds=5)))
+    assert struct.unpack_from("<HHH2xQQ", env, 752) == (1, 3, 5, 2, 4)
+
+
 def test_a_closed_a20_gate_is_a_mask():
     assert struct.unpack_from("<i", pack(CpuState()), 496) == (-1,)
     assert struct.unpack_from("<I", pack(CpuState(a20=False)), 496) == (0xFFEFFFFF,)
@@ -151,7 +161,7 @@ def test_hidden_flags_follow_from_the_state(state, hflags):
 def test_packing_over_a_state_keeps_what_it_does_not_know():
     env = bytearray(b"\xa5" * CONTEXT_SIZE)
     pack(CpuState(), env)
-    assert env[756:800] == b"\xa5" * 44
+    assert env[776:800] == b"\xa5" * 24
     assert env[900:940] != b"\xa5" * 40
     assert env[2900:4700] == b"\xa5" * 1800
     assert env[180:184] == b"\xa1\xa5\xa5\xa5", "hflags2, but for the NMI bit"

@@ -10,6 +10,7 @@ from emuvisor.cpu.exits import ExitReason
 from emuvisor.cpu.models import DEFAULT_MODEL
 from emuvisor.cpu.reference.faults import Event, Kind
 from emuvisor.cpu.registers import FLAGS_IMPLEMENTED
+from emuvisor.cpu.saved_state import load_cpu, save_cpu
 from emuvisor.cpu.state import CpuState, DescriptorTable, Fpu, Segment
 from emuvisor.errors import UsageError
 
@@ -66,6 +67,11 @@ def states(draw):
             st=st.lists(st.integers(0, (1 << 80) - 1), min_size=8, max_size=8),
             mxcsr=st.integers(0, 3).map(lambda rc: 0x1F80 | rc << 13),
             xmm=st.lists(st.integers(0, (1 << 128) - 1), min_size=16, max_size=16),
+            fop=st.integers(0, 0x7FF),
+            fip=quad,
+            fcs=st.integers(0, 0xFFFF),
+            fdp=quad,
+            fds=st.integers(0, 0xFFFF),
         )
     )
     return state
@@ -91,6 +97,19 @@ def test_a_state_comes_back_from_the_engine(guest, state):
     for pcpu in (0, 1, 0):
         assert guest.run(0, pcpu).reason is ExitReason.BUDGET
         assert guest.vcpu.state.differences(state) == {}
+
+
+def test_the_x87s_last_instruction_goes_along_with_the_plain_state():
+    source = "fldpi; fstp qword ptr [0x2008]; hlt; fnstenv [0x2100]; hlt"
+    first, second = (Rig().guest(protected(), asm(source, 32)) for _ in range(2))
+    state = first.run_to_halt()
+    assert (state.fpu.fip, state.fpu.fdp) == (CODE + 2, 0x2008)
+    second.vcpu.state = load_cpu(save_cpu(state))
+    for guest in (first, second):
+        guest.vcpu.halted = False
+        guest.run_to_halt()
+    assert second.memory.read(0x2100, 28) == first.memory.read(0x2100, 28)
+    assert second.at(0x210C, 4) == CODE + 2
 
 
 def test_a_new_vcpu_is_as_after_reset():
