@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from emuvisor.bus.device import Device
 from emuvisor.errors import BusConflict, UsageError
@@ -16,8 +16,7 @@ _CACHE_LIMIT = 4096
 """Entries per lookup cache; a guest that touches more addresses takes the slower way for the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """`length` addresses from `start` of `device`; accesses wider than `width` bytes are split."""
 
     start: int

@@ -1,20 +1,24 @@
 """The host's side of a guest's serial port or virtio console port: what it printed, and what people type."""
 
 import reprlib
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from emuvisor.bus.device import SavedState, check_saved
-from emuvisor.errors import SnapshotError
+from emuvisor.errors import SnapshotError, StateError
+from emuvisor.units import KIB, format_size
 
-__all__ = ["Console", "Watch"]
+__all__ = ["MAX_TYPED", "Console", "Watch"]
 
 _DEVICE = "console"
 _VERSION = 1
 
 HISTORY = 256 * 1024
 """Bytes of output that are kept; a guest that floods its console costs no more."""
+MAX_TYPED = 64 * KIB
+"""Bytes of input that wait for the guest; who types more has to wait, too. One longer text is taken when none waits."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,10 @@ class Console:
         self._history = bytearray()
         self._watches: list[Watch] = []
         self._input: deque[bytes] = deque()
+        self._waiting = 0
+        """Bytes of `_input`."""
+        self._lock = threading.Lock()
+        """Guards `_waiting`: one thread types, another one takes."""
 
     # ---- the guest's side ----
 
@@ -74,6 +82,8 @@ class Console:
             data = self._input.popleft()
             count = receive(data)
             taken |= count > 0
+            with self._lock:
+                self._waiting -= count
             if count < len(data):
                 self._input.appendleft(data[count:])
                 break
@@ -82,11 +92,19 @@ class Console:
     # ---- the host's side ----
 
     def feed(self, data: bytes) -> None:
-        """Type `data`. Any thread."""
-        if data:
+        """Type `data`. Any thread. Raises StateError when `MAX_TYPED` bytes would wait; then none of it is typed."""
+        if not data:
+            return
+        with self._lock:
+            if self._waiting and self._waiting + len(data) > MAX_TYPED:
+                raise StateError(
+                    f"the guest has not taken {format_size(self._waiting)} that were typed; at most "
+                    f"{format_size(MAX_TYPED)} wait for it"
+                )
+            self._waiting += len(data)
             self._input.append(data)
-            if self.on_input is not None:
-                self.on_input()
+        if self.on_input is not None:
+            self.on_input()
 
     @property
     def has_input(self) -> bool:
@@ -155,9 +173,11 @@ class Console:
         self.written = written
         self.searched = searched
         self._history[:] = history
-        self._input.clear()
-        if waiting:
-            self._input.append(waiting)
+        with self._lock:
+            self._input.clear()
+            self._waiting = len(waiting)
+            if waiting:
+                self._input.append(waiting)
         for watch in self._watches:
             self._begin(watch)
 

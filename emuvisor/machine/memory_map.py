@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from emuvisor.errors import ConfigError
 from emuvisor.units import GIB, MIB, PAGE_SIZE, TIB, format_size
@@ -74,6 +75,7 @@ class MemoryMap:
     No `entries` are there."""
 
     @classmethod
+    @lru_cache(maxsize=32)
     def for_ram(cls, size: int, most: int | None = None) -> "MemoryMap":
         """The map of a PC with `size` bytes of RAM, which can grow to `most` while it runs.
 

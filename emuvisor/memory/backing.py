@@ -240,11 +240,13 @@ class Backing:
         old = entries.copy()
         entries[:] = entry(state)
         self.revoke()
-        return self.give_back(old) if old.any() else 0  # RAM that nobody has touched has nothing
+        return self.give_back(old)
 
     def give_back(self, entries: Entries, *, soon: bool = False) -> int:
         """Give up the frames, and the pages in stores, of entries that are no longer used, and were revoked; returns
         how many frames became free. As many are wanted again `soon`."""
+        if not entries.any():  # RAM that nobody has touched has nothing
+            return 0
         for store, numbers in self._stored(entries):
             store.free(numbers)
         return self.pool.release(backed_frames(entries), keep=soon)

@@ -91,10 +91,14 @@ class Shadow:
 
         Raises GuestAddressError outside.
         """
-        for page in self._pages(gpa, length):
-            if (self._read_ram[page], self._write_ram[page]) != (read_ram, write_ram):
-                self._set_page(page, read_ram, write_ram)
-                self._slot.mark(self._index + page)
+        pages = self._pages(gpa, length)
+        part = slice(pages.start, pages.stop)
+        differs = (self._read_ram[part] != read_ram) | (self._write_ram[part] != write_ram)
+        if not differs.any():
+            return
+        for page in (np.flatnonzero(differs) + pages.start).tolist():
+            self._set_page(page, read_ram, write_ram)
+            self._slot.mark(self._index + page)
         self._backing.revoke()
 
     def _set_page(self, page: int, read_ram: bool, write_ram: bool) -> None:

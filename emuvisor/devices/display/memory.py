@@ -85,6 +85,8 @@ class DisplayMemory:
         self._planes: NDArray[np.uint8] = np.frombuffer(self._bytes, np.uint8).reshape(PLANE_SIZE, PLANES)
         self._content: bytes | None = BLANK
         """What the planes hold, if that is known since they were last written."""
+        self._behind = False
+        """That was loaded, and the planes get it when somebody uses them."""
         self.latches = 0
         """The four bytes of the last read, plane 0 lowest."""
         self._start = 0
@@ -104,16 +106,22 @@ class DisplayMemory:
 
     def read(self, offset: int, size: int) -> int:
         """What the registers make of the bytes at `offset` from A0000h."""
+        if self._behind:
+            self._catch_up()
         return self._read(offset, size)
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Let the registers make of `value` what they do."""
+        if self._behind:
+            self._catch_up()
         self._content = None
         self._write(offset, value, size)
 
     @property
     def planes(self) -> NDArray[np.uint8]:
         """(address, plane), to be looked at and written before the guest goes on."""
+        if self._behind:
+            self._catch_up()
         self._content = None
         return self._planes
 
@@ -339,6 +347,15 @@ class DisplayMemory:
 
     # ---- saved state ----
 
+    def _catch_up(self) -> None:
+        """Put what was loaded into the planes."""
+        content = self.content
+        for start in range(0, SIZE, PAGE_SIZE):  # pages that stay blank cost the host nothing
+            part = slice(start, start + PAGE_SIZE)
+            if content[part] != self._bytes[part]:
+                self._bytes[part] = content[part]
+        self._behind = False
+
     @property
     def content(self) -> bytes:
         """All planes, interleaved. As long as nobody writes them, it is the same object."""
@@ -348,12 +365,8 @@ class DisplayMemory:
 
     @content.setter
     def content(self, content: bytes) -> None:
-        before = self.content
-        for start in range(0, SIZE, PAGE_SIZE):  # pages that stay blank cost the host nothing
-            part = slice(start, start + PAGE_SIZE)
-            if content[part] != before[part]:
-                self._bytes[part] = content[part]
         self._content = content
+        self._behind = True  # most guests go on without a look at their screen
 
     def save(self) -> SavedState:
         """Planes and latches as plain data."""

@@ -6,6 +6,7 @@ higher. The loser does not decode while the conflict lasts.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from emuvisor.bus.bus import Bus
 from emuvisor.devices.pci.bar import Bar
@@ -54,6 +55,7 @@ class PciBus:
         """Slot and pin to the numbers of the functions that hold it."""
         self._shown: dict[Bar, int] = {}
         """What decodes now, and where."""
+        self._gathering = False
 
     def plug(self, function: PciFunction, slot: int, number: int = 0) -> None:
         """Put `function` into `slot` as function `number`.
@@ -121,8 +123,20 @@ class PciBus:
         if bool(high) != before:
             self._intx(slot, pin, bool(high))
 
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Many functions get new registers: what `remap` is told meanwhile is done once, in the end."""
+        self._gathering = True
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self.remap()
+
     def remap(self) -> None:
         """Let every window answer where the registers say."""
+        if self._gathering:
+            return
         wanted: dict[Bar, int] = {}
         for bar, address in self._windows():
             if self._is_free(bar, address, wanted):

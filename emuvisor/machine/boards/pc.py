@@ -496,7 +496,8 @@ class PcBoard:
 
     def load(self, state: SavedState, /) -> None:
         """Take over what `save` gave, also on a board whose firmware has not been loaded. Raises SnapshotError."""
-        load_parts(_NAME, self._parts, state)
+        with self.pci.gathered():
+            load_parts(_NAME, self._parts, state)
         if state.get("flash") is None:
             if self.flash is not None:
                 raise SnapshotError(f"{_NAME}: this guest has a flash chip, the saved state has none")

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from emuvisor.errors import SnapshotError
-from emuvisor.machine.console import HISTORY, Console
+from emuvisor.errors import SnapshotError, StateError
+from emuvisor.machine.console import HISTORY, MAX_TYPED, Console
+from emuvisor.units import KIB
 
 
 def test_output_is_kept_and_shown() -> None:
@@ -71,6 +72,25 @@ def test_nothing_is_lost_when_nobody_takes_it() -> None:
     console.feed(b"abc")
     assert not console.pump(lambda data: 0)
     assert console.has_input
+
+
+def test_what_a_guest_does_not_take_has_a_bound() -> None:
+    console, taken = Console(), bytearray()
+    console.feed(b"x" * (2 * MAX_TYPED))  # one text may be longer
+    console.pump(lambda data: MAX_TYPED + KIB)
+    with pytest.raises(StateError) as error:
+        console.feed(b"y" * (KIB + 1))
+    assert str(error.value) == "the guest has not taken 63 KiB that were typed; at most 64 KiB wait for it"
+    console.feed(b"y" * KIB)
+    state = console.save()
+    other = Console()
+    other.load(state)
+    with pytest.raises(StateError):
+        other.feed(b"z")
+    other.pump(lambda data: taken.extend(data) or len(data))  # type: ignore[func-returns-value]
+    assert taken == b"x" * (MAX_TYPED - KIB) + b"y" * KIB
+    other.feed(b"z" * MAX_TYPED)
+    assert other.has_input
 
 
 def test_the_last_line_is_printable() -> None:

@@ -71,6 +71,15 @@ def test_the_four_combinations(memory, shadow):
     assert memory.read(at, 4) == b"kept"
 
 
+def test_what_is_set_already_revokes_nothing(memory, shadow):
+    shadow.set(BASE, LENGTH, read_ram=True, write_ram=True)
+    epoch = memory.epoch
+    shadow.set(BASE, 2 * PAGE, read_ram=True, write_ram=True)
+    assert memory.epoch == epoch
+    shadow.set(BASE, 2 * PAGE, read_ram=True, write_ram=False)
+    assert memory.epoch != epoch
+
+
 def test_a_store_across_pages_goes_where_each_page_says(memory, shadow):
     shadow.set(0xF0000, 2 * PAGE, read_ram=False, write_ram=True)
     shadow.set(0xF1000, PAGE, read_ram=False, write_ram=False)

@@ -183,3 +183,23 @@ def test_restored_memory_is_the_same(planar: Bench) -> None:
     again = planar.restored()
     again.memory.write(A0000 + 1, 0, 1)  # from the restored latches
     assert plane_bytes(again, 1) == [0x3C] * 4
+
+
+def test_memory_goes_back_and_forth_without_being_looked_at(planar: Bench) -> None:
+    """What is loaded is in the planes when somebody reads, writes or shows them, and not before."""
+    planar.memory.write(A0000, 0x3C, 1)
+    first = planar.vga.save()
+    planar.memory.write(A0000, 0xC3, 1)
+    planar.memory.write(A0000 + 0xFFFF, 0x55, 1)
+    second = planar.vga.save()
+    planar.vga.load(first)
+    assert planar.vga.save() == first
+    planar.vga.load(second)
+    assert planar.vga.save() == second
+    assert planar.memory.read(A0000, 1) == 0xC3
+    planar.vga.load(first)
+    assert plane_bytes(planar, 0) == [0x3C] * 4
+    assert plane_bytes(planar, 0xFFFF) == [0] * 4
+    planar.vga.load(second)
+    planar.memory.write(A0000 + 1, 0x11, 1)
+    assert [planar.memory.read(A0000 + place, 1) for place in (0, 1, 2, 0xFFFF)] == [0xC3, 0x11, 0, 0x55]

@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 from loading import loaded
 from pci_rig import Chip, FakeRegion, PciRig, simple
@@ -142,6 +144,29 @@ def test_bars_at_the_same_address(rig: PciRig) -> None:
     assert (rig.places(a), rig.places(b)) == ([("a", 0xE000_0000)], []), "the lower slot wins"
     rig.set(5, BAR0, 0xE000_1000)
     assert rig.places(b) == [("b", 0xE000_0000)]
+
+
+def test_windows_of_many_functions_move_once(rig: PciRig) -> None:
+    a, b = simple("a"), simple("b")
+    for slot, (name, function) in enumerate((("a", a), ("b", b)), 5):
+        function.add_bar(0, Bar(size=0x1000, space="memory", device=Chip(name)))
+        rig.bus.plug(function, slot)
+        rig.set(slot, COMMAND, MEMORY, 2)
+    rig.set(5, BAR0, 0xE000_0000)
+    rig.set(6, BAR0, 0xE000_1000)
+    first, second = (rig.places(a), rig.places(b)), ([("a", 0xE000_1000)], [("b", 0xE000_0000)])
+    with rig.bus.gathered():
+        rig.set(5, BAR0, 0xE000_1000)
+        rig.set(6, BAR0, 0xE000_0000)
+        assert (rig.places(a), rig.places(b)) == first
+    assert (rig.places(a), rig.places(b)) == second
+    with suppress(SnapshotError), rig.bus.gathered():
+        rig.set(5, BAR0, 0xE000_0000)
+        rig.set(6, BAR0, 0xE000_1000)
+        a.load(b.save())
+    assert (rig.places(a), rig.places(b)) == first
+    rig.set(6, BAR0, 0xE000_3000)
+    assert rig.places(b) == [("b", 0xE000_3000)], "and at once again"
 
 
 def test_bar_over_a_fixed_chip_is_not_decoded(rig: PciRig) -> None:
