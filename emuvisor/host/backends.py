@@ -77,6 +77,10 @@ class Backends:
                 if user.flow is not None:
                     user.flow.backend.set_shares(user.flow, shares)
 
+    def shares(self, guest: str, drive: Drive, default: int) -> int:
+        """The present weight of a disk; `default` for one that takes no part."""
+        return next((user.shares for user in self._users.get(guest, []) if user.drive is drive), default)
+
     def moved(self, guest: str, drive: Drive, device: int) -> None:
         """The guest's disk, which does not run now, is on the file system `device` from now on."""
         for user in self._users.get(guest, []):

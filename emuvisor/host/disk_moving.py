@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ PATIENT_PASSES = 4
 BURST_S = 0.1
 """Of a limited move: what passes at once."""
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 """Called with how many bytes are copied, and how many there will be in all, as things are."""
 
 
@@ -60,7 +60,9 @@ class DiskMove:
     """Moves hard disk `disk` of `guest`, its number or name, to a new file at `path` of `format` (None: by its name):
     "raw" and "qcow2" get all that the disk has, "overlay" only what is above the disk's base.
 
-    At most `bytes_per_s` are copied in a second. Raises UsageError for a disk that there is not, that cannot be written
+    At most `bytes_per_s` are copied in a second. `keep` is called when all is in the new file, before the guest writes
+    to that: it notes for good where the disk is, and the guest stands meanwhile; `lock` is taken before the guest's for
+    it. Raises UsageError for a disk that there is not, that cannot be written
     or, for an overlay, has no base in a file.
     """
 
@@ -73,13 +75,18 @@ class DiskMove:
         *,
         progress: Progress | None = None,
         bytes_per_s: int | None = None,
+        keep: Callable[["DiskMove"], object] = lambda _move: None,
+        lock: AbstractContextManager[object] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.path = Path(path).absolute()
         self.format = format_of(self.path, format)
         self._guest = guest
         self._progress = progress or (lambda _done, _all: None)
-        self._number, drive = guest.find_disk(disk)
+        self._keep = keep
+        self._lock = lock or nullcontext()
+        self.number, drive = guest.find_disk(disk)
+        """Of the disk, among the guest's."""
         if not isinstance(drive.image, LayeredDisk):
             raise UsageError(
                 f"guest {guest.name!r}: disk {disk!r} cannot be written, so it can be copied as a file"
@@ -103,9 +110,9 @@ class DiskMove:
         """Move it; returns when the guest uses the new file, on which everything is on stable storage. The old one is
         closed then, and whoever starts the guest again must be told of the new one.
 
-        Whatever fails, and what `progress` raises, leaves the guest on the old file and no new one. Raises StateError
-        when it was cancelled, another move of the disk is going on or the guest is gone; ImageError when the new file
-        cannot be made; HostError when the host cannot read or write.
+        Whatever fails, and what `progress` and `keep` raise, leaves the guest on the old file and no new one. Raises
+        StateError when it was cancelled, another move of the disk is going on or the guest is gone; ImageError when the
+        new file cannot be made; HostError when the host cannot read or write.
         """
         name = f"guest {self._guest.name!r}: disk {self._disk.name}"
         if not self._disk.moving.acquire(blocking=False):
@@ -135,16 +142,21 @@ class DiskMove:
                 target.flush()
                 if copy.passes >= PATIENT_PASSES:
                     enough *= 2
-                moved = self._guest.between_runs(partial(self._finish, copy, target, base, enough))
+                self._check(name)
+                with self._lock:
+                    moved = self._guest.between_runs(partial(self._finish, copy, target, base, enough))
                 if moved is not None:
                     return moved
+
+    def _check(self, name: str) -> None:
+        if self._cancelled.is_set():
+            raise StateError(f"{name}: the move to {self.path} was cancelled")
 
     def _copy_pass(self, copy: DiskCopy, target: BlockDevice, name: str) -> None:
         """Copy what is left until the disk's end."""
         passes = copy.passes
         while copy.passes == passes and (ranges := copy.next_ranges(PIECE)):
-            if self._cancelled.is_set():
-                raise StateError(f"{name}: the move to {self.path} was cancelled")
+            self._check(name)
             self._copy(ranges, target)
             self._progress(self._copied, self._copied + copy.remaining)
             self._wait()
@@ -178,14 +190,15 @@ class DiskMove:
         target.flush()
         guest = self._guest
         disks = list(guest.config.disks)
-        disks[self._number] = replace(disks[self._number], path=self.path, format=self.format, overlay=None)
+        disks[self.number] = replace(disks[self.number], path=self.path, format=self.format, overlay=None)
         config = replace(guest.config, disks=tuple(disks))
         device = self.path.stat().st_dev
+        self._keep(self)
         copy.close()
         with suppress(OSError):  # of the old file, which nobody needs any more
             self._disk.replace(target, base)
         guest.config = guest.machine.config = config
-        guest.host.backends.moved(guest.name, guest.machine.drives[self._number], device)
+        guest.host.backends.moved(guest.name, guest.machine.drives[self.number], device)
         return MovedDisk(
             self.path, self.format, self._copied, copy.passes + 1, time.perf_counter_ns() - began
         )

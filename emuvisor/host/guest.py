@@ -414,13 +414,20 @@ class Guest:
             )
 
         def act() -> None:
-            promised = replace(self._promised, size=size)
-            self.host.memory.admit(self.name, replace(promised, size=max(size, least + device.plugged_size)))
+            self.claim_size(size)
             device.requested_size = size - least
-            self._promised = promised
-            self.host.memory.changed()
 
         self.between_runs(act)
+
+    def claim_size(self, size: int) -> None:
+        """Have the host promise what `resize` does, for a guest that was asked where it comes from. Raises
+        AdmissionError."""
+        with self.host.lock:
+            promised = replace(self._promised, size=size)
+            plugged = self.config.memory + self.memory_device.plugged_size
+            self.host.memory.admit(self.name, replace(promised, size=max(size, plugged)))
+            self._promised = promised
+            self.host.memory.changed()
 
     @property
     def memory_device(self) -> "Mem":
@@ -477,7 +484,8 @@ class Guest:
         return ports[name]
 
     def type(self, text: str | bytes, port: str | None = None) -> None:
-        """Type `text` on the console, or on a port of the virtio console."""
+        """Type `text` on the console, or on a port of the virtio console. Raises StateError when it has not taken what
+        was typed before, 64 KiB at most."""
         console = self.console if port is None else self.port(port)
         console.feed(text.encode() if isinstance(text, str) else text)
         self._wake()
@@ -501,18 +509,20 @@ class Guest:
         if send:
             console.searched = console.written
         watch = console.watch(pattern, seen)
-        end = console.find(pattern, console.searched)
-        if end is not None:
-            console.searched = end
-        else:
+        try:
+            end = console.find(pattern, console.searched)
+            if end is not None:
+                console.searched = end
+                return True
             if send:
                 self.type(send, port)
             with self.host.lock:
                 self.host.changed.wait_for(
                     lambda: found.is_set() or self.state is not GuestState.RUNNING, timeout_s
                 )
-        console.unwatch(watch)
-        return end is not None or found.is_set()
+            return found.is_set()
+        finally:
+            console.unwatch(watch)
 
     # ---- virtio ----
 
@@ -615,7 +625,7 @@ class Guest:
         path: Path | str,
         format: DiskFormat | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], object] | None = None,
         bytes_per_s: int | None = None,
     ) -> MovedDisk:
         """Move a hard disk to the new file `path` while the guest runs, as `disk_moving.DiskMove`, which can be

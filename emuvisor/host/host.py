@@ -119,6 +119,8 @@ class Host:
         self._starving: set[str] = set()
         """Guests that run but for a frame: the memory manager looks for one."""
         self._disk_watch: threading.Thread | None = None
+        self.before_close: list[Callable[[], object]] = []
+        """Called by `close` first, the last one first: who has guests on their way must end before the host does."""
         self._closing = False
         self._closed = threading.Event()
         self.memory = MemoryManager(self, memory_policy or MemoryPolicy())
@@ -225,6 +227,8 @@ class Host:
 
     def close(self) -> None:
         """End the threads and give all memory back. Guests that run are stopped where they are."""
+        for end in tuple(reversed(self.before_close)):
+            end()
         self.autopilot.stop()
         with self.lock:
             self._closing = True
@@ -239,6 +243,7 @@ class Host:
             self._disk_watch.join()
         guests = list(self.guests.values())
         with self.lock:
+            self.changed.wait_for(lambda: not any(guest.on_pcpu for guest in guests))  # somebody may hold one
             for checkpoint in tuple(self.checkpoints):
                 checkpoint.close()
             for guest in guests:

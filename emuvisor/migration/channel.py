@@ -58,6 +58,8 @@ class Channel:
         """How long the other side may be silent when something is awaited."""
         self._using = threading.Lock()
         """OpenSSL lets one thread at a time use a connection, to send or to receive."""
+        self._ended = False
+        self._limit: int | None = None
         self._bucket: TokenBucket | None = None
         self.known = False
         """The other side has shown who it is."""
@@ -72,7 +74,10 @@ class Channel:
         return b""
 
     def limit(self, bytes_per_second: int | None) -> None:
-        """Let pages take so much of the line."""
+        """Let pages take so much of the line from now on."""
+        if bytes_per_second == self._limit:
+            return
+        self._limit = bytes_per_second
         if bytes_per_second is None:
             self._bucket = None
         else:
@@ -83,14 +88,22 @@ class Channel:
         """Send `message`; when this returns, it is on its way, also if this process ends. Raises LineLost."""
         self._send(message_frame(message))
 
-    def send_data(self, kind: FrameKind, payload: bytes) -> None:
-        """Send pages or sectors, not faster than the limit. Raises LineLost."""
+    @property
+    def delay_s(self) -> float:
+        """How long the limit lets no more pages go."""
+        if self._bucket is None:
+            return 0.0
+        now = self._now_ns()
+        return (self._bucket.when(0, now) - now) / NS_PER_S
+
+    def send_data(self, kind: FrameKind, payload: bytes, *, at_once: bool = False) -> None:
+        """Send pages or sectors, not faster than the limit; or `at_once`, and what comes later waits the longer. Raises
+        LineLost."""
         data = frame(kind, payload)
         if self._bucket is not None:
             self._bucket.take(len(data), self._now_ns())
-            wait_ns = self._bucket.when(0, self._now_ns()) - self._now_ns()
-            if wait_ns > 0:
-                self._sleep(wait_ns / NS_PER_S)
+            if not at_once and self.delay_s:
+                self._sleep(self.delay_s)
         self._send(data)
 
     def _send(self, data: bytes) -> None:
@@ -131,6 +144,8 @@ class Channel:
     def _read(self, count: int) -> bytes:
         data = bytearray()
         while len(data) < count:
+            if self._ended:
+                raise LineLost("the line is gone")
             if not self.waits(self.timeout_s):
                 raise LineLost("the other side is silent")
             try:
@@ -146,7 +161,9 @@ class Channel:
         return bytes(data)
 
     def end(self) -> None:
-        """Let whoever sends or receives find the line gone. Any thread."""
+        """Let whoever sends or receives find the line gone, and what has come and was not received yet, too. Any
+        thread."""
+        self._ended = True
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
 

@@ -113,10 +113,10 @@ class Copier:
             self._send_as_it_is(channel, np.array([page]))
 
     def send_some(self, channel: Channel) -> None:
-        """Send some of what the target lacks. Raises LineLost."""
+        """Send some of what the target lacks; when, is up to the caller (`Channel.delay_s`). Raises LineLost."""
         self._send_as_it_is(channel, self.todo[:FOLLOWING_BATCH])
 
     def _send_as_it_is(self, channel: Channel, pages: NDArray[np.int64]) -> None:
         batch = self._encoder.plain_batch(pages, read_pages(self._memory, pages))
-        channel.send_data(FrameKind.PAGES, batch.encode(self._options.compression))
+        channel.send_data(FrameKind.PAGES, batch.encode(self._options.compression), at_once=True)
         self.todo = np.setdiff1d(self.todo, pages, assume_unique=True)

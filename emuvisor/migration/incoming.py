@@ -17,6 +17,7 @@ from emuvisor.memory.saved_layout import Layout, MemoryLoader
 from emuvisor.memory.stage2 import STATE_SHIFT, FrameState
 from emuvisor.migration.announce import announce
 from emuvisor.migration.channel import Channel, LineLost
+from emuvisor.migration.claims import ask_for_size
 from emuvisor.migration.disk_blocks import Sectors
 from emuvisor.migration.frames import FrameKind, Message, parse_message
 from emuvisor.migration.offer import Offer, bitmap_of, pages_of
@@ -31,6 +32,8 @@ from emuvisor.units import PAGE_SIZE
 __all__ = ["Incoming"]
 
 _ZEROS = bytes(PAGE_SIZE)
+_TOO_LATE = "migration: the other side sends later what the guest needs to begin"
+"""Whoever would wait for a page before the guest runs is the thread that receives them."""
 
 
 class Incoming:
@@ -170,14 +173,21 @@ class Incoming:
         if len(later):
             missing = np.zeros(len(layout.kinds), np.bool_)
             missing[later] = True
-            machine = guest.machine
-            self._remote = RemoteGuest(missing, self._demand, machine.suspend)
-            self._store().attach(self._remote)
-            numbers = (later + self._remote.first).astype(np.uint32)
-            loader.place(later, np.uint32(FrameState.REMOTE << STATE_SHIFT) | numbers)
+            remote = RemoteGuest(missing, self._demand, guest.machine.suspend, lost=_TOO_LATE)
+            self._store().attach(remote)
+            self._remote = remote
+            numbers = (later + remote.first).astype(np.uint32)
+            try:
+                loader.place(later, np.uint32(FrameState.REMOTE << STATE_SHIFT) | numbers)
+            except SnapshotError:
+                self._store().free(numbers.tolist())
+                raise
         loader.finish()
         load_machine(guest.machine, state)
+        ask_for_size(guest)
         self._disks.fill(guest.machine)
+        if self._remote is not None:
+            self._store().set_line(self._remote)
 
     def _store(self) -> RemotePages:
         with self._host.lock:
@@ -232,8 +242,8 @@ class Incoming:
         if self.guest is not None:
             self.guest.delete()
             self.guest = None
-        elif self.offer.config.name in self._host.guests:
-            self._host.guests[self.offer.config.name].delete()
+        if self._remote is not None:
+            self._store().release(self._remote)
         self._stage.close()
         self._disks.discard()
         self._ended(self)
@@ -298,6 +308,9 @@ class Incoming:
 
     def _tell_if_complete(self) -> None:
         if self._remote is not None and not self.missing and self.state is TargetState.RUNNING:
+            with self._host.held(self.offer.config.name):
+                pass  # a stall that its pCPU had begun when the line came back has its effect now
+            self._go_on_after_stall()
             self._send({"type": "complete"})
 
     def _settle(self) -> None:
@@ -330,4 +343,5 @@ class Incoming:
             if guest.state is not GuestState.GONE:
                 self._host.take_off(guest)
                 self._host.set_state(guest, GuestState.CRASHED, f"migration: {lost}")
+        self._store().release(remote)
         self.is_over = True

@@ -160,7 +160,7 @@ class RemotePages:
                 guest.arrived.pop(slot - guest.first, None)
                 self._gone.add(slot)
                 guest.owned -= 1
-                if not guest.owned and not guest.missing.any():
+                if not guest.owned and (guest.lost or not guest.missing.any()):
                     self._detach(guest)
 
     def _detach(self, guest: RemoteGuest) -> None:

@@ -14,11 +14,12 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from emuvisor.errors import MigrationError, UsageError
 from emuvisor.migration.channel import LineLost
 
-__all__ = ["Certificates", "Insecure", "Security", "Token", "make_token", "proof"]
+__all__ = ["Certificates", "Insecure", "Security", "Token", "make_token", "proof", "refuse_far_away"]
 
 _ANONYMOUS = "AECDH-AES256-SHA:@SECLEVEL=0"
 """Level 0 is OpenSSL's word for all ciphers without certificates; the token is what vouches for the other side."""
@@ -113,8 +114,7 @@ def secure(sock: socket.socket, security: Security, *, server: bool) -> socket.s
     """`sock` with TLS around it, as `security` says. Raises MigrationError when the other side is not who it must be,
     LineLost, UsageError for a plain line that leaves this machine."""
     if isinstance(security, Insecure):
-        if sock.family != socket.AF_UNIX and not _is_loopback(sock):
-            raise UsageError("migration: without TLS it may not leave this machine")
+        refuse_far_away(sock, sock.getpeername())
         return sock
     context = security.context(server)
     name = None if server or not isinstance(security, Certificates) else security.name
@@ -128,5 +128,7 @@ def secure(sock: socket.socket, security: Security, *, server: bool) -> socket.s
         raise LineLost(str(error)) from None
 
 
-def _is_loopback(sock: socket.socket) -> bool:
-    return ipaddress.ip_address(sock.getpeername()[0].partition("%")[0]).is_loopback
+def refuse_far_away(sock: socket.socket, address: Any) -> None:
+    """Raises UsageError unless `address` of `sock`, its own or its peer's, is on this machine."""
+    if sock.family != socket.AF_UNIX and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+        raise UsageError("migration: without TLS it may not leave this machine")

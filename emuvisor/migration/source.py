@@ -5,28 +5,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from emuvisor.errors import EmuvisorError, MigrationError, StateError
 from emuvisor.host.guest import Guest
-from emuvisor.host.scheduler.claim import WHOLE
 from emuvisor.host.states import GuestState
 from emuvisor.machine.config_mapping import to_mapping
 from emuvisor.machine.machine_state import save_machine
 from emuvisor.memory.saved_layout import Layout
+from emuvisor.migration.calling import Dial, call
 from emuvisor.migration.channel import Channel, LineLost
+from emuvisor.migration.claims import present_config
 from emuvisor.migration.convergence import decide
 from emuvisor.migration.copier import Copier
 from emuvisor.migration.endpoints import Gone, connect
-from emuvisor.migration.greeting import Hello, UnknownMigration, be_greeted
+from emuvisor.migration.greeting import Hello, UnknownMigration
 from emuvisor.migration.options import Options, Phase, Progress
 from emuvisor.migration.questions import Questions
-from emuvisor.migration.security import Insecure, Security, Token, secure
+from emuvisor.migration.security import Insecure, Security, Token
 from emuvisor.migration.source_disks import SourceDisks
 from emuvisor.migration.switchover import Act, SourceState, SourceSwitch
-
-if TYPE_CHECKING:
-    import socket
+from emuvisor.migration.throttle import CpuThrottle
 
 __all__ = ["Source"]
 
@@ -49,7 +47,7 @@ class Source:
         security: Security | None = None,
         *,
         timeout_s: float = 30.0,
-        dial: "Callable[[str], socket.socket]" = connect,
+        dial: Dial = connect,
     ) -> None:
         if guest.state not in (GuestState.RUNNING, GuestState.PAUSED):
             raise StateError(f"guest {guest.name!r} is {guest.state}; migrate needs it running or paused")
@@ -79,8 +77,7 @@ class Source:
         self._ran = False
         self._stopped_ns: int | None = None
         self._downtime_ns: int | None = None
-        self._throttle = 0
-        self._cap = guest.cpu_claim.cap
+        self._throttle = CpuThrottle(guest)
 
     # ---- for anybody ----
 
@@ -100,7 +97,7 @@ class Source:
             unchanged_pages=counts.unchanged,
             resent_pages=counts.resent,
             demanded_pages=counts.demanded,
-            throttle=self._throttle,
+            throttle=self._throttle.percent,
             downtime_ns=self._downtime_ns,
             reason=self._reason,
         )
@@ -176,11 +173,11 @@ class Source:
         elif self._channel is None:
             self._begin()
         else:
-            decision = decide(self._copier.counts.rounds, self._throttle, self.options)
+            decision = decide(self._copier.counts.rounds, self._throttle.percent, self.options)
             if self._wants_change_over(decision.stop):
                 self._change_over()
             else:
-                self._set_throttle(decision.throttle)
+                self._throttle.set(decision.throttle)
                 self._copier.round(self._channel, self._disks)
 
     def _wants_change_over(self, little_is_left: bool) -> bool:
@@ -189,25 +186,22 @@ class Source:
             return little_is_left
         return rounds >= (self.options.mode == "hybrid")
 
-    def _open(self, hello: Hello, key: bytes | None) -> Channel:
-        sock = self._dial(self.address)
-        try:
-            channel = Channel(secure(sock, self._security, server=False), self._timeout_s)
-        except BaseException:
-            sock.close()
-            raise
-        try:
-            be_greeted(channel, "source", hello, key)
-        except BaseException:
-            channel.close()
-            raise
-        return channel
+    def _open(self, purpose: str, key: bytes | None) -> Channel:
+        return call(
+            self.address,
+            self._security,
+            Hello(purpose, self._id),
+            key,
+            role="source",
+            timeout_s=self._timeout_s,
+            dial=self._dial,
+        )
 
     def _begin(self) -> None:
         """Connect and offer the guest."""
         guest = self.guest
         self._disks.check()
-        channel = self._open(Hello("migrate", self._id), self._security.key())
+        channel = self._open("migrate", self._security.key())
         self._channel = channel
         self._questions = Questions.beside(
             channel.socket,
@@ -220,7 +214,7 @@ class Source:
         channel.send(
             {
                 "type": "offer",
-                "config": to_mapping(guest.config),
+                "config": to_mapping(present_config(guest)),
                 "pages": guest.memory.page_count,
                 "mode": self.options.mode,
                 "disks": [plan.as_list() for plan in self._disks.plans()],
@@ -245,14 +239,6 @@ class Source:
             if not got:
                 raise MigrationError(f"guest {self.guest.name!r} is being loaded, or gone")
             yield
-
-    # ---- copying ----
-
-    def _set_throttle(self, throttle: int) -> None:
-        if throttle != self._throttle:
-            self._throttle = throttle
-            whole = self._cap or WHOLE
-            self.guest.set_cpu(cap=max(1.0, whole * (100 - throttle) / 100))
 
     # ---- changing over ----
 
@@ -303,13 +289,14 @@ class Source:
                 self._copier.still_missing(message["missing"])
             self._apply(self._switch.running, "")
         else:
-            reason = str(message.get("reason"))[:1000]
+            cancelled = self._switch.state is SourceState.ABORTING
+            reason = "cancelled" if cancelled else str(message.get("reason"))[:1000]
             self._apply(self._switch.discarded, reason or "the target threw it away")
 
     def _connect_again(self) -> None:
         """Once; where the target cannot be reached, the next step tries again."""
         try:
-            channel = self._open(Hello("connect", self._id), self._key)
+            channel = self._open("connect", self._key)
         except UnknownMigration:
             if isinstance(self._security, Token):  # nobody has shown that this is the target
                 self._wait("the target answers, but knows nothing of this guest; an operator has to decide")
@@ -387,7 +374,7 @@ class Source:
             self._disks.cancel()
         if guest.state is not GuestState.GONE:
             self._copier.end()
-            self._end_throttle()
+            self._throttle.end()
         self._close()
 
     def _take_back(self, running: bool, reason: str) -> None:
@@ -399,11 +386,6 @@ class Source:
             self._reason += f". It is paused, for its disks are not to be had: {error}"
             reason = self._reason
         self.guest.go_on(running, reason)
-
-    def _end_throttle(self) -> None:
-        if self._throttle:
-            self._throttle = 0
-            self.guest.set_cpu(cap=self._cap or WHOLE)
 
     def _give_up(self) -> None:
         """It runs there."""
@@ -430,7 +412,8 @@ class Source:
         """Send what the guest waits for, then some of the rest."""
         assert self._channel is not None
         channel, copier = self._channel, self._copier
-        while channel.waits(0.0 if len(copier.todo) else self._timeout_s):
+        channel.limit(self.options.bandwidth)
+        while channel.waits(channel.delay_s if len(copier.todo) else self._timeout_s):
             message = channel.receive_message("demand", "complete")
             if message["type"] == "complete":
                 channel.send({"type": "bye"})

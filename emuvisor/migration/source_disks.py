@@ -31,6 +31,8 @@ class SourceDisks:
         """What is to be sent, by drive."""
         self._given: list[int] = []
         """Drives whose files are closed here."""
+        self._held_disks: list[LayeredDisk] = []
+        """They cannot move to other files meanwhile."""
 
     def _layered(self) -> Iterator[tuple[int, LayeredDisk]]:
         for number, drive in enumerate(self._machine.drives):
@@ -38,8 +40,12 @@ class SourceDisks:
                 yield number, drive.image
 
     def check(self) -> None:
-        """Raises MigrationError for a disk that cannot go along as it was asked."""
+        """From now on until `cancel` the disks stay in their files. Raises MigrationError for one that is being moved,
+        and one that cannot go along as it was asked."""
         for _, disk in self._layered():
+            if not disk.moving.acquire(blocking=False):
+                raise MigrationError(f"migration: disk {disk.name} is being moved to another file")
+            self._held_disks.append(disk)
             if self._mode == "copy":
                 continue
             if disk.layer.base is not None:
@@ -140,9 +146,11 @@ class SourceDisks:
             self._given.pop()
 
     def cancel(self) -> None:
-        """Note no longer what is written."""
+        """Note no longer what is written, and let the disks move."""
         for number, pending in self._written.items():
             image = self._machine.drives[number].image
             if isinstance(image, LayeredDisk) and pending in image.layer.watchers:
                 image.layer.watchers.remove(pending)
         self._written.clear()
+        while self._held_disks:
+            self._held_disks.pop().moving.release()

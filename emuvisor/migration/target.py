@@ -9,16 +9,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from emuvisor.errors import EmuvisorError, MigrationError
+from emuvisor.errors import EmuvisorError, MigrationError, UsageError
 from emuvisor.host.guest import Guest
 from emuvisor.host.host import Host
 from emuvisor.machine.config import GuestConfig
+from emuvisor.migration.calling import call
 from emuvisor.migration.channel import Channel, LineLost
-from emuvisor.migration.endpoints import Gone, address_of, connect, listen
-from emuvisor.migration.greeting import Hello, UnknownMigration, be_greeted, greet, unknown
+from emuvisor.migration.endpoints import Gone, address_of, listen
+from emuvisor.migration.greeting import Hello, UnknownMigration, greet, unknown
 from emuvisor.migration.incoming import Incoming
 from emuvisor.migration.offer import Offer
-from emuvisor.migration.security import Insecure, Security, Token, secure
+from emuvisor.migration.security import Insecure, Security, Token, refuse_far_away, secure
 from emuvisor.migration.switchover import Answer, TargetState
 
 __all__ = ["Target"]
@@ -39,7 +40,7 @@ class Target:
     `admit` is asked about each guest's configuration before anything is sent, and raises a UsageError for one that is
     not wanted: it names files of this machine that the guest will use. Use it as a context manager, or call `close`;
     but as long as `in_doubt` says something, its process must neither end nor close it, or the source will take its
-    guest back. Raises what `listen` of an address raises.
+    guest back. Raises what `listen` of an address raises, and UsageError for one that others reach without TLS.
     """
 
     def __init__(
@@ -56,6 +57,12 @@ class Target:
         self._timeout_s = timeout_s
         self._admit = admit
         self._listener = listen(address)
+        if isinstance(self._security, Insecure):
+            try:
+                refuse_far_away(self._listener, self._listener.getsockname())
+            except UsageError:
+                self._listener.close()
+                raise
         self._listener.settimeout(_LOOK_S)
         self.address = address_of(self._listener)
         """Where it listens."""
@@ -67,11 +74,13 @@ class Target:
         self._present: Incoming | None = None
         self._line: Channel | None = None
         self._closing = threading.Event()
+        self._ending = threading.Lock()
         self._next_question = 0.0
         self.refused: deque[str] = deque(maxlen=REMEMBERED)
         """Why connections were refused, the last ones."""
         self._thread = threading.Thread(target=self._serve, name="migration target", daemon=True)
         self._thread.start()
+        host.before_close.append(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -82,8 +91,14 @@ class Target:
         self.close()
 
     def close(self) -> None:
-        """Take no more; before the host is closed. A guest that is on its way does not come; one that runs here already
-        stays, but one that still waits for pages has crashed."""
+        """Take no more; a host that closes does that first. A guest that is on its way does not come; one that runs
+        here already stays, but one that still waits for pages has crashed."""
+        with self._ending:
+            if self.close in self._host.before_close:
+                self._host.before_close.remove(self.close)
+                self._end()
+
+    def _end(self) -> None:
         self._closing.set()
         line = self._line
         if line is not None:
@@ -203,14 +218,15 @@ class Target:
             return
         self._next_question = now + ASK_S
         try:
-            sock = connect(incoming.offer.ask)
+            channel = call(
+                incoming.offer.ask,
+                self._security,
+                Hello("ask", self._id),
+                incoming.offer.key,
+                role="target",
+                timeout_s=GREETING_S,
+            )
             try:
-                channel = Channel(secure(sock, self._security, server=False), GREETING_S)
-            except BaseException:
-                sock.close()
-                raise
-            try:
-                be_greeted(channel, "target", Hello("ask", self._id), incoming.offer.key)
                 answer = channel.receive_message("answer").get("state")
             finally:
                 channel.close()

@@ -175,6 +175,21 @@ def test_pages_in_stores_go_without_frames(
 # ---- the line dies ----
 
 
+def step_to(moving: Source, point: str) -> None:
+    """Let a migration come as far as one of its points, and no further."""
+    moving.step()
+    if point == "connected":
+        return
+    moving.step()
+    if point == "a round":
+        return
+    while moving.progress.phase is Phase.COPYING:
+        moving.step()
+    assert moving.progress.phase is Phase.SWITCHING
+    if point == "committed":
+        moving.step()  # hears "ready"
+
+
 def settle(moving: Source) -> Progress:
     for _ in range(10_000):
         if moving.is_over:
@@ -232,6 +247,31 @@ def test_a_target_that_is_gone_gives_the_guest_back(here: Host, there: Host, tmp
     assert moving.progress.reason.startswith("guest 'guest' stays: the target is gone (nobody listens at ")
     assert guest.state is GuestState.RUNNING
     assert there.guests == {}
+
+
+@pytest.mark.parametrize("secret", ["", "a token that nobody guesses"])
+def test_another_target_at_the_same_address(secret: str, here: Host, there: Host, tmp_path: Path) -> None:
+    """With a token nobody has shown that the one who knows nothing is the target's host: an operator decides."""
+    security = Token(secret) if secret else Insecure()
+    guest = started(here, tmp_path)
+    listening = Target(there, security=security)
+    moving = Source(guest, listening.address, security=security)
+    step_to(moving, "offered")
+    listening.close()
+    with Target(there, listening.address, security):
+        moving.step()  # the line is lost
+        moving.step()
+        if secret:
+            assert moving.progress.phase is Phase.IN_DOUBT
+            assert moving.progress.reason == (
+                "the target answers, but knows nothing of this guest; an operator has to decide"
+            )
+            moving.decide(here=True)
+            moving.step()
+        assert moving.progress.phase is Phase.STAYED
+        why = "an operator decided so" if secret else "the target is gone (another process is there)"
+        assert moving.progress.reason == f"guest 'guest' stays: {why}"
+    assert states(here, there) == [["running"], []]
 
 
 def test_in_doubt_an_operator_decides(here: Host, there: Host, listening: Target, tmp_path: Path) -> None:
@@ -318,27 +358,44 @@ def test_a_guest_that_writes_too_fast_is_slowed_down(
     assert caps == [None, 80, 70, 70]
     assert moving.progress.throttle == 30
     moving.cancel()
-    if settle(moving).phase is Phase.STAYED:
-        assert guest.cpu_claim.cap is None
+    assert settle(moving).phase is Phase.STAYED
+    assert guest.cpu_claim.cap is None
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2])
-def test_cancelled_at_any_time(
-    steps: int, here: Host, there: Host, listening: Target, tmp_path: Path
+def test_cancelled_before_it_begins(here: Host, listening: Target, tmp_path: Path) -> None:
+    guest = started(here, tmp_path)
+    moving = Source(guest, listening.address)
+    moving.cancel()
+    assert refused(moving) == "guest 'guest' stays: cancelled"
+    assert guest.state is GuestState.RUNNING
+    with pytest.raises(MigrationError, match=r"^migration: no guest has come$"):
+        listening.receive(0)
+
+
+@pytest.mark.parametrize("until", ["connected", "a round", "offered"])
+def test_cancelled_before_it_is_decided(
+    until: str, here: Host, there: Host, listening: Target, tmp_path: Path
 ) -> None:
     guest = started(here, tmp_path)
     moving = Source(guest, listening.address)
-    for _ in range(steps):
-        moving.step()
+    step_to(moving, until)
     moving.cancel()
-    with pytest.raises(MigrationError, match=r"^guest 'guest' stays: cancelled$"):
-        moving.run()
+    assert refused(moving) == "guest 'guest' stays: cancelled"
     assert guest.state is GuestState.RUNNING
-    if steps:
-        with pytest.raises(MigrationError, match=r"^guest 'guest' does not come: the source has cancelled$"):
-            listening.receive(10)
+    with pytest.raises(MigrationError, match=r"^guest 'guest' does not come: the source has cancelled$"):
+        listening.receive(10)
     assert there.guests == {}
     assert there.pool.used == 0
+
+
+def test_once_it_is_decided_it_is_too_late_to_cancel(
+    here: Host, there: Host, listening: Target, tmp_path: Path
+) -> None:
+    moving = Source(started(here, tmp_path), listening.address)
+    step_to(moving, "committed")
+    moving.cancel()
+    assert settle(moving).phase is Phase.MOVED
+    assert states(here, there) == [[], ["running"]]
 
 
 # ---- post-copy ----
@@ -590,14 +647,12 @@ def test_a_cancelled_guest_has_its_disk_again(
     path.write_bytes(bytes(MIB))
     guest = started(here, tmp_path, disk=DiskConfig(path, bus="virtio"))
     moving = Source(guest, listening.address)
-    while moving.progress.phase is Phase.COPYING:
-        moving.step()
+    step_to(moving, "offered")
     moving.cancel()
-    assert settle(moving).phase in (Phase.STAYED, Phase.MOVED)
-    if moving.progress.phase is Phase.STAYED:
-        guest.pause()
-        write(guest, 3, 4)
-        assert path.read_bytes()[3 * SECTOR] == 4
+    assert settle(moving).phase is Phase.STAYED
+    guest.pause()
+    write(guest, 3, 4)
+    assert path.read_bytes()[3 * SECTOR] == 4
 
 
 def test_a_copy_does_not_take_the_place_of_a_file(here: Host, listening: Target, tmp_path: Path) -> None:
@@ -644,3 +699,29 @@ def test_a_disk_of_a_checkpoint_is_copied_or_stays(here: Host, listening: Target
         f"guest 'twin' stays: migration: disk {path} stands on a moment that only this process has; its content has to "
         "be copied"
     )
+
+
+@pytest.mark.parametrize("mode", ["shared", "copy"])
+def test_disks_stay_in_their_files_meanwhile(
+    mode: Any, here: Host, listening: Target, tmp_path: Path
+) -> None:
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(MIB))
+    guest = started(here, tmp_path, disk=DiskConfig(path, bus="virtio"))
+    moving = Source(guest, listening.address, Options(disks=mode))
+    if mode == "copy":
+        path.rename(tmp_path / "old.img")
+    moving.step()
+    with pytest.raises(StateError) as error:
+        guest.move_disk(0, tmp_path / "new.img")
+    assert str(error.value) == f"guest 'guest': disk {path} is being moved already"
+    moving.cancel()
+    assert settle(moving).phase is Phase.STAYED
+    refusals = []
+
+    def migrate(_done: int, _total: int) -> None:
+        refusals.append(refused(Source(guest, listening.address)))
+
+    guest.move_disk(0, tmp_path / "new.img", progress=migrate)
+    assert refusals == [f"guest 'guest' stays: migration: disk {path} is being moved to another file"]
+    guest.move_disk(0, tmp_path / "newer.img")

@@ -2,23 +2,32 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from migrating_guests import guest_config
 
-from emuvisor.errors import MigrationError
+from emuvisor.errors import ImageError, MigrationError
 from emuvisor.host import GuestState, Host
 from emuvisor.machine.config import DiskConfig
 from emuvisor.machine.config_mapping import to_mapping
-from emuvisor.migration import Source, Target
-from emuvisor.migration.channel import Channel, LineLost
+from emuvisor.machine.machine_state import save_machine
+from emuvisor.memory import FrameState
+from emuvisor.memory.saved_layout import Layout
+from emuvisor.migration import Insecure, Source, Target
+from emuvisor.migration.calling import call
+from emuvisor.migration.channel import LineLost
 from emuvisor.migration.disk_blocks import DiskPlan, Sectors
-from emuvisor.migration.endpoints import connect
+from emuvisor.migration.endpoints import listen
 from emuvisor.migration.frames import FrameKind, Message
-from emuvisor.migration.greeting import Hello, be_greeted
+from emuvisor.migration.greeting import Hello
+from emuvisor.migration.offer import bitmap_of
+from emuvisor.migration.pages import pages_needed_first, pages_that_hold
+from emuvisor.migration.questions import Questions
 from emuvisor.migration.target_disks import TargetDisks
 from emuvisor.units import MIB
 
@@ -39,13 +48,10 @@ def there() -> Iterator[Host]:
 class Peer:
     """Connects to a target, and is let in."""
 
-    def __init__(self, target: Target, purpose: str = "migrate") -> None:
-        self.channel = Channel(connect(target.address), 10)
-        try:
-            be_greeted(self.channel, "source", Hello(purpose, "1"), None)
-        except MigrationError:
-            self.channel.close()
-            raise
+    def __init__(self, target: Target, purpose: str = "migrate", identity: str = "1") -> None:
+        self.channel = call(
+            target.address, Insecure(), Hello(purpose, identity), None, role="source", timeout_s=10
+        )
 
     def offer(self, folder: Path, **changes: Any) -> Message:
         message = {
@@ -159,6 +165,164 @@ def test_states_and_layouts(there: Host, folder: Path, state: dict[str, Any], la
         assert (there.guests, there.pool.used) == ({}, 0)
 
 
+def shown(peer: Peer, folder: Path, later: bytes | None = None) -> None:
+    """Send the whole of a guest that has just been switched on; the pages of `later`, or all that hold something and
+    must be there when it begins, are to come behind."""
+    with Host(16 * MIB) as host:
+        guest = host.create(guest_config(folder))
+        with host.lock:
+            guest.start()
+            guest.pause()
+        pages = pages_needed_first(guest.memory)
+        flags = np.zeros(guest.memory.page_count, np.bool_)
+        flags[np.intersect1d(pages, pages_that_hold(guest.memory))] = True
+        peer.channel.send(
+            {
+                "type": "machine",
+                "state": save_machine(guest.machine),
+                "layout": Layout.of(guest.memory).as_plain(),
+                "running": True,
+                "later": bitmap_of(flags) if later is None else later,
+            }
+        )
+
+
+def attached(host: Host) -> int:
+    store = host.memory.stores.get(FrameState.REMOTE)
+    return 0 if store is None else store.statistics["attached"]
+
+
+@pytest.mark.parametrize("later", [None, b"\xff" * (5184 // 8)])
+def test_pages_that_come_too_late_or_never_can(there: Host, folder: Path, later: bytes | None) -> None:
+    """The thread that would receive them must not wait for them."""
+    with Target(there) as target:
+        peer = Peer(target)
+        peer.offer(folder)
+        shown(peer, folder, later)
+        assert peer.end()["type"] == "discarded"
+        with pytest.raises(MigrationError) as caught:
+            target.receive(10)
+        assert str(caught.value).endswith(
+            "migration: the other side sends later what the guest needs to begin"
+            if later is None
+            else "page 0xa0 of the snapshot is where the guest has no memory"
+        )
+        assert (there.guests, there.pool.used, attached(there)) == ({}, 0, 0)
+
+
+def test_a_discarded_guest_gives_its_numbers_back(there: Host, folder: Path) -> None:
+    with Target(there) as target:
+        peer = Peer(target)
+        peer.offer(folder)
+        shown(peer, folder, b"\0\0\1" + bytes(5184 // 8 - 3))
+        assert peer.channel.receive_message("ready") == {"type": "ready"}
+        assert attached(there) == 1
+        peer.channel.send({"type": "abort"})
+        assert peer.end() == {"type": "discarded", "reason": "the source has cancelled"}
+        assert (there.guests, there.pool.used, attached(there)) == ({}, 0, 0)
+
+
+def test_what_comes_too_late_changes_nothing(there: Host, folder: Path) -> None:
+    with Target(there) as target:
+        peer = Peer(target)
+        peer.offer(folder)
+        shown(peer, folder, bytes(5184 // 8))
+        assert peer.channel.receive_message("ready") == {"type": "ready"}
+        peer.channel.send_data(FrameKind.PAGES, ONE_PAGE)
+        peer.channel.send_data(FrameKind.DISK, Sectors(0, 0, 512, b"").encode())
+        peer.channel.send({"type": "commit"})
+        assert peer.channel.receive_message("running") == {"type": "running"}
+        peer.channel.send({"type": "party"})
+        peer.channel.close()
+        assert target.receive(10).state is GuestState.RUNNING
+        there.guests["guest"].delete()
+
+
+def test_a_guest_that_somebody_makes_meanwhile_stays(there: Host, folder: Path) -> None:
+    with Target(there) as target:
+        peer = Peer(target)
+        peer.offer(folder)
+        own = there.create(guest_config(folder))
+        shown(peer, folder, bytes(5184 // 8))
+        reason = "there is a guest 'guest' already"
+        assert peer.end() == {"type": "discarded", "reason": reason}
+        assert list(there.guests.values()) == [own]
+        own.delete()
+
+
+def test_a_host_without_memory(there: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with Target(there) as target:
+        peer = Peer(target)
+        peer.offer(folder)
+        monkeypatch.setattr("emuvisor.migration.stage.Stage.put", fail)
+        peer.channel.send_data(FrameKind.PAGES, ONE_PAGE)
+        assert peer.end() == {"type": "discarded", "reason": "the host has no memory for it"}
+        assert (there.guests, there.pool.used) == ({}, 0)
+
+
+def test_old_migrations_are_forgotten(there: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emuvisor.migration.target.REMEMBERED", 1)
+    with Target(there) as target:
+        for identity in "ab":
+            peer = Peer(target, identity=identity)
+            peer.offer(folder)
+            peer.channel.send({"type": "abort"})
+            assert peer.end() == {"type": "discarded", "reason": "the source has cancelled"}
+        with pytest.raises(MigrationError, match=r"^migration: there is no such migration here$"):
+            Peer(target, "connect", identity="a")
+
+
+@pytest.mark.parametrize(
+    ("identity", "answer"), [("1", "committed"), ("1", "aborted"), ("another", "undecided")]
+)
+def test_a_source_that_is_asked(
+    identity: str, answer: str, there: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who answers without knowing the migration is not the source: that is gone."""
+    monkeypatch.setattr("emuvisor.migration.target.ASK_S", 0.0)
+    monkeypatch.setattr("emuvisor.migration.target._LOOK_S", 0.01)
+    questions = Questions(listen("127.0.0.1:0"), Insecure(), bytes(16), identity, lambda: answer)
+    with Target(there) as target:
+        peer = Peer(target)
+        peer.offer(folder, ask=questions.address)
+        shown(peer, folder, bytes(5184 // 8))
+        assert peer.channel.receive_message("ready") == {"type": "ready"}
+        peer.channel.close()
+        if answer == "aborted":
+            with pytest.raises(MigrationError, match=r"^guest 'guest' does not come: "):
+                target.receive(10)
+        else:
+            moved = target.receive(10)
+            assert list(there.guests.values()) == [moved]
+            moved.delete()
+        assert there.guests == {}
+    questions.close()
+
+
+@pytest.mark.parametrize("answer", ["undecided", "perhaps"])
+def test_a_source_that_does_not_say_is_asked_again(
+    answer: str, there: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emuvisor.migration.target.ASK_S", 0.0)
+    monkeypatch.setattr("emuvisor.migration.target._LOOK_S", 0.01)
+    answers = iter([answer, answer])
+    questions = Questions(
+        listen("127.0.0.1:0"), Insecure(), bytes(16), "1", lambda: next(answers, "committed")
+    )
+    with Target(there) as target:
+        peer = Peer(target)
+        peer.offer(folder, ask=questions.address)
+        shown(peer, folder, bytes(5184 // 8))
+        assert peer.channel.receive_message("ready") == {"type": "ready"}
+        peer.channel.close()
+        target.receive(10).delete()
+    assert next(answers, None) is None
+    questions.close()
+
+
 def test_nobody_else_comes_in_between(there: Host, folder: Path, tmp_path: Path) -> None:
     with Host(16 * MIB) as here, Target(there) as target:
         guest = here.create(guest_config(tmp_path))
@@ -213,3 +377,55 @@ def test_files_that_cannot_be_made_or_written(tmp_path: Path, monkeypatch: pytes
     assert first.read_bytes() == bytes(512) + b"\1" * 512
     disks.discard()
     assert not first.exists()
+
+
+def test_a_disk_that_the_host_has_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.img"
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("os.ftruncate", fail)
+    config = guest_config(tmp_path, disk=DiskConfig(path))
+    with pytest.raises(MigrationError) as caught:
+        TargetDisks(config, [DiskPlan("copy", 1024)])
+    assert str(caught.value) == f"migration: {path}: No space left on device"
+    assert not path.exists()
+
+
+def test_an_overlay_where_none_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that was made before it is removed again."""
+    first, second, folder = tmp_path / "a.img", tmp_path / "b.img", tmp_path / "none"
+    monkeypatch.setattr("emuvisor.migration.target_disks.temporary_folder", lambda _: folder)
+    config = guest_config(tmp_path)
+    object.__setattr__(config, "disks", (DiskConfig(first), DiskConfig(second, overlay="temporary")))
+    with pytest.raises(ImageError) as caught:
+        TargetDisks(config, [DiskPlan("copy", 1024), DiskPlan("overlay", 1024)])
+    assert str(caught.value) == (f"{folder}: cannot make a temporary overlay: No such file or directory")
+    assert not first.exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        (512, "migration: disk {path} has another size here"),
+        (1024, "migration: disk {path} cannot be written: No space left on device"),
+    ],
+)
+def test_what_came_of_an_overlay_has_no_place(tmp_path: Path, size: int, reason: str) -> None:
+    path = tmp_path / "a.img"
+
+    class Image:
+        name = str(path)
+        sectors = 2
+
+        def write(self, lba: int, data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+    config = guest_config(tmp_path, disk=DiskConfig(path, overlay="temporary"))
+    disks = TargetDisks(config, [DiskPlan("overlay", size)])
+    disks.receive(Sectors(0, 0, 512, b"\1" * 512))
+    with pytest.raises(MigrationError) as caught:
+        disks.fill(SimpleNamespace(drives=[SimpleNamespace(image=Image())]))  # type: ignore[arg-type]
+    assert str(caught.value) == reason.format(path=path)
+    disks.discard()

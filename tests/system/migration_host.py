@@ -68,11 +68,21 @@ class Controller:
         self._target = Target(self._host, address, _security(token))
         return {"address": self._target.address}
 
-    def migrate(self, to: str, token: str, options: dict[str, Any]) -> dict[str, Any]:
-        """In the background: `migrated` says how it ended."""
+    def migrate(self, to: str, token: str, options: dict[str, Any], until: str = "") -> dict[str, Any]:
+        """In the background: `migrated` says how it ended. With `until`, it comes as far as that phase, where it stops
+        until `go_on`."""
         self._source = Source(self._guest, to, Options.of(options), _security(token))
         self._error = ""
         self._thread = threading.Thread(target=self._run, args=(self._source,))
+        if not until:
+            return self.go_on()
+        while self._source.progress.phase != until:
+            assert not self._source.is_over, self._source.progress
+            self._source.step()
+        return {}
+
+    def go_on(self) -> dict[str, Any]:
+        """With the migration that was begun."""
         self._thread.start()
         return {}
 

@@ -34,12 +34,14 @@ class Result:
     """The source's, unless it was killed."""
 
 
-def run_once(source: HostProcess, target: HostProcess, mode: str, victim: str, delay_s: float) -> Result:
-    """Migrate the guest of `source` and let the victim die after `delay_s`; checks that it is on one side only, and
-    what it has counted."""
+def run_once(
+    source: HostProcess, target: HostProcess, mode: str, victim: str, delay_s: float = 0, *, until: str = ""
+) -> Result:
+    """Migrate the guest of `source` and let the victim die after `delay_s`, or in the phase `until`; checks that it is
+    on one side only, and what it has counted."""
     token = random.randbytes(16).hex()
     with Line(target.do("listen", address="127.0.0.1:0", token=token)["address"]) as line:
-        source.do("migrate", to=line.address, token=token, options={"mode": mode})
+        source.do("migrate", to=line.address, token=token, options={"mode": mode}, until=until)
         time.sleep(delay_s)
         if victim == "line":
             line.cut()
@@ -47,6 +49,8 @@ def run_once(source: HostProcess, target: HostProcess, mode: str, victim: str, d
             (source if victim == "source" else target).kill()
         if victim == "source":
             return Result(mode, victim, _without_source(target, mode), None)
+        if until:
+            source.do("go_on")
         ended = source.do("migrated")
     phase, progress = ended["progress"]["phase"], ended["progress"]
     if phase == "stayed":

@@ -12,10 +12,9 @@ def test_moved_by_pages_before_and_pages_behind_and_kept_when_the_target_dies() 
     """Three of the runs of migration_runs.py, with one boot."""
     with HostProcess() as first, HostProcess() as second, HostProcess() as third:
         first.do("boot", disk="", size=LOAD_BYTES, memory=256)
-        moved = run_once(first, second, "pre-copy", "nobody", 0)
+        moved = run_once(first, second, "pre-copy", "nobody")
         assert (moved.fate, moved.progress["left"] if moved.progress else None) == ("moved", 0)
-        there = run_once(second, first, "post-copy", "line", 0.2)
-        assert there.fate in ("moved", "stayed")  # as the line was cut while pages followed, or before
-        holder = first if there.fate == "moved" else second
-        kept = run_once(holder, third, "pre-copy", "target", 0.1)
+        back = run_once(second, first, "post-copy", "line", until="following")
+        assert (back.fate, back.progress["left"] if back.progress else None) == ("moved", 0)
+        kept = run_once(first, third, "pre-copy", "target", until="switching")
         assert kept.fate == "stayed"

@@ -231,6 +231,51 @@ def test_pages_go_as_fast_as_they_may() -> None:
     there.close()
 
 
+def test_what_goes_at_once_makes_the_rest_wait() -> None:
+    now, slept = [0], []
+    here, there = socket.socketpair()
+    channel = Channel(here, now_ns=lambda: now[0], sleep=slept.append)
+    assert channel.delay_s == 0
+    channel.limit(1000)
+    channel.send_data(2, bytes(95), at_once=True)  # type: ignore[arg-type]
+    assert channel.delay_s == pytest.approx(0.1)
+    channel.limit(1000)  # the same again forgives no debt
+    now[0] = 60_000_000
+    assert channel.delay_s == pytest.approx(0.04)
+    assert slept == []
+    channel.send_data(2, bytes(95))  # type: ignore[arg-type]
+    assert slept == pytest.approx([0.14])
+    channel.close()
+    there.close()
+
+
+def test_a_line_that_was_ended_gives_nothing_more() -> None:
+    here, there = pair()
+    there.send({"type": "round"})
+    here.end()
+    with pytest.raises(LineLost, match="the line is gone"):
+        here.receive()
+    here.close()
+    there.close()
+
+
+def test_an_openssl_without_ciphers_for_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emuvisor.migration.security._ANONYMOUS", "NO-SUCH-CIPHER")
+    with pytest.raises(MigrationError) as caught:
+        Token("t" * 20).context(True)
+    assert (
+        str(caught.value)
+        == "migration: this system's OpenSSL has no TLS without certificates; use certificates"
+    )
+
+
+def test_a_peer_that_leaves_while_tls_begins() -> None:
+    here, there = socket.socketpair()
+    there.close()
+    with pytest.raises((LineLost, MigrationError)):
+        secure(here, Token("t" * 20), server=False)
+
+
 def test_addresses(tmp_path: Path) -> None:
     assert parse("[::1]:70") == ("::1", 70)
     assert parse("/run/x") == Path("/run/x")
