@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from emuvisor.cli.keyboard import Key, Keyboard
 from emuvisor.cli.terminal import leaving_on_signals, raw_terminal
+from emuvisor.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,8 @@ __all__ = ["Attached", "End", "attach"]
 
 READ_S = 0.5
 """How often one who waits for output looks whether it is to end."""
+ROOM_S = 0.05
+"""How often a pipe tries whether the guest has taken what was typed."""
 HELP_TEXT = """\
 Ctrl-A X       leave the console{left}
 Ctrl-A H       this help
@@ -38,7 +41,7 @@ class Attached(Protocol):
         ...
 
     def write(self, data: bytes) -> None:
-        """Type `data`."""
+        """Type `data`. Raises StateError when the guest has not taken what was typed before."""
         ...
 
     def close(self) -> None:
@@ -104,4 +107,17 @@ def _type(console: Attached, keyboard: Keyboard | None, ready: int, help_text: s
             if item is Key.HELP:
                 print(f"\n{help_text}", end="", file=sys.stderr)
             elif isinstance(item, bytes):
-                console.write(item)
+                _write(console, item, keyboard.terminal, ready)
+
+
+def _write(console: Attached, data: bytes, terminal: bool, ready: int) -> None:
+    """Type `data`. When the guest has not taken what was typed before, people are told so, and a pipe waits, until
+    something comes from `ready`."""
+    while True:
+        try:
+            return console.write(data)
+        except StateError as error:
+            if terminal:
+                return print(f"\nemuvisor: {error}", file=sys.stderr)
+        if select.select([ready], (), (), ROOM_S)[0]:
+            return None

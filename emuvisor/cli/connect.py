@@ -75,9 +75,10 @@ def connect(
 
 def is_embedded(guests: "Guests") -> "TypeGuard[Manager]":
     """Whether they live in this process."""
-    from emuvisor.manager import Manager
-
-    return isinstance(guests, Manager)
+    module = sys.modules.get(
+        "emuvisor.manager.manager"
+    )  # without it there is none, and loading it takes long
+    return module is not None and isinstance(guests, module.Manager)
 
 
 def _socket(args: argparse.Namespace) -> Path | None:

@@ -40,10 +40,22 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         "migrate",
         execute_migrate,
         "move a guest to another host while it runs",
-        "Move a guest to where 'emuvisor receive' waits, while it runs; docs/migration.md.",
+        "Move a guest to where 'emuvisor receive' waits, while it runs (docs/migration.md); or, with --disk, only one "
+        "of its disks to another file (docs/disks.md).",
     )
     migrate.add_argument("name", metavar="NAME")
-    migrate.add_argument("to", metavar="tcp:HOST:PORT|unix:PATH")
+    migrate.add_argument("to", nargs="?", metavar="tcp:HOST:PORT|unix:PATH")
+    migrate.add_argument(
+        "--disk",
+        type=parse_disk_move,
+        metavar="DISK=PATH",
+        help="the guest stays; this disk, by number or name, moves to the new file PATH",
+    )
+    migrate.add_argument(
+        "--format",
+        choices=("raw", "qcow2", "overlay"),
+        help="of that file (default: by its name); overlay: only what is above the disk's base",
+    )
     migrate.add_argument("--mode", choices=("pre-copy", "post-copy", "hybrid"))
     migrate.add_argument("--bandwidth", type=parse_size_option, metavar="SIZE", help="a second, at most")
     migrate.add_argument("--downtime", type=parse_seconds, metavar="SECONDS", help="at most (default: 0.3)")
@@ -92,12 +104,8 @@ def _security(args: argparse.Namespace) -> dict[str, Any]:
 def execute_export(args: argparse.Namespace) -> int:
     """Write the file."""
     path = args.file.absolute()
-    with connect(args) as guests:
-        if is_embedded(guests):
-            with transfer_bar(path.name) as show:
-                size = guests.export(args.name, path, snapshot=args.snapshot, progress=show)
-        else:
-            size = guests.export(args.name, path, snapshot=args.snapshot)
+    with connect(args) as guests, transfer_bar(path.name) as show:
+        size = guests.export(args.name, path, snapshot=args.snapshot, progress=show)
     print(f"{args.file}: {args.name}, {format_size(size)}")
     return 0
 
@@ -105,18 +113,28 @@ def execute_export(args: argparse.Namespace) -> int:
 def execute_import(args: argparse.Namespace) -> int:
     """Define the guest."""
     path = args.file.absolute()
-    with connect(args) as guests:
-        if is_embedded(guests):
-            with transfer_bar(path.name) as show:
-                info = guests.import_(path, args.new, progress=show)
-        else:
-            info = guests.import_(path, args.new)
+    with connect(args) as guests, transfer_bar(path.name) as show:
+        info = guests.import_(path, args.new, progress=show)
     print(f"{info.name}: defined")
     return 0
 
 
+def parse_disk_move(text: str) -> tuple[int | str, Path]:
+    """DISK=PATH."""
+    disk, _, path = text.partition("=")
+    if not disk or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not DISK=PATH")
+    return int(disk) if disk.isascii() and disk.isdecimal() else disk, Path(path).absolute()
+
+
 def execute_migrate(args: argparse.Namespace) -> int:
-    """Move the guest."""
+    """Move the guest, or a disk of it."""
+    if (args.to is None) == (args.disk is None):
+        raise UsageError("migrate: say either where the guest is to go, or --disk DISK=PATH")
+    if args.disk is not None:
+        return _move_disk(args)
+    if args.format is not None:
+        raise UsageError("migrate: --format goes with --disk")
     options = {key: getattr(args, key) for key in ("mode", "bandwidth", "compression", "disks")}
     options = {key: value for key, value in options.items() if value is not None} | _security(args)
     if args.downtime is not None:
@@ -128,12 +146,30 @@ def execute_migrate(args: argparse.Namespace) -> int:
                     f"guest {args.name!r} does not run; without a daemon, a saved one can be migrated"
                 )
             guests.start(args.name)
-            with _progress() as show:
-                status = guests.migrate(args.name, args.to, progress=show, **options)
-        else:
-            status = guests.migrate(args.name, args.to, **options)
+        with _progress() as show:
+            status = guests.migrate(args.name, args.to, progress=show, **options)
     downtime = "" if status.downtime_ms is None else f", stood for {status.downtime_ms:.0f} ms"
     print(f"{args.name}: at {args.to}; {format_size(status.bytes_sent)} in {status.round} rounds{downtime}")
+    return 0
+
+
+def _move_disk(args: argparse.Namespace) -> int:
+    disk, path = args.disk
+    others = ("mode", "downtime", "compression", "disks", "token_file", "certificate", "key", "ca", "peer")
+    for option in others:
+        if getattr(args, option) is not None:
+            raise UsageError(f"migrate: --{option.replace('_', '-')} does not go with --disk")
+    with connect(args, [args.name]) as guests:
+        if is_embedded(guests) and guests.info(args.name)["state"] == "saved":
+            guests.start(args.name, paused=True)
+        with transfer_bar(path.name) as show:
+            moved = guests.move_disk(
+                args.name, disk, path, format=args.format, bytes_per_s=args.bandwidth, progress=show
+            )
+    print(
+        f"{args.name}: disk {moved.disk} is {moved.path}; {format_size(moved.copied)} in {moved.passes} passes, "
+        f"stood for {moved.stop_ms:.0f} ms"
+    )
     return 0
 
 

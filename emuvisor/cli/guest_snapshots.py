@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from emuvisor.cli.connect import connect, is_embedded
 from emuvisor.cli.lifecycle import parser_for
 from emuvisor.cli.tables import GAP
+from emuvisor.cli.transfer import transfer_bar
 from emuvisor.errors import UsageError
 from emuvisor.units import PAGE_SIZE, format_size
 
@@ -79,7 +80,13 @@ def execute_snapshot(args: argparse.Namespace) -> int:
             print(f"{args.name}/{args.snapshot}: deleted; {format_size(freed.bytes)} are free")
             return 0
         _load(guests, args.name)
-        record = guests.snapshot(args.name, args.snapshot, comment=args.comment)
+        with transfer_bar(args.name) as show:
+            record = guests.snapshot(
+                args.name,
+                args.snapshot,
+                comment=args.comment,
+                progress=lambda done, total: show(done * PAGE_SIZE, total * PAGE_SIZE),
+            )
     if args.json:
         print(json.dumps(asdict(record), indent=2))
     else:

@@ -60,7 +60,9 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         "Delete guests with their snapshots, logs, and disks that are in the store. Files of yours stay.",
     )
     remove.add_argument("names", nargs="+", metavar="NAME")
-    remove.add_argument("--force", action="store_true", help="also those that are on")
+    remove.add_argument(
+        "--force", action="store_true", help="also those that are on, or of which others still need pages"
+    )
     rename = parser_for(commands, "rename", execute_rename, "give a guest that is off another name")
     rename.add_argument("name", metavar="NAME")
     rename.add_argument("new", metavar="NEW")
@@ -97,7 +99,7 @@ def parse_change(text: str) -> tuple[str, Any]:
         return key, None
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         return key, value
 
 

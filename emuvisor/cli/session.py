@@ -200,7 +200,10 @@ class Session:
                 print("\nemuvisor: switched off", file=sys.stderr)
                 return
             elif isinstance(item, bytes) and self._display is None:
-                self._live[0].type(item)
+                try:
+                    self._live[0].type(item)
+                except StateError as error:  # it takes nothing
+                    print(f"\nemuvisor: {error}", file=sys.stderr)
             elif isinstance(item, bytes):
                 self._press(self._live[0], item.decode(errors="ignore"))
 

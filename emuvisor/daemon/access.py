@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emuvisor.daemon.faults import Forbidden
-from emuvisor.devices.storage.formats import format_of
+from emuvisor.devices.storage.formats import DiskFormat, format_of
 from emuvisor.devices.storage.imageinfo import ImageInfo, image_info
-from emuvisor.errors import ImageError
+from emuvisor.errors import ImageError, UsageError
 from emuvisor.machine.config import DiskConfig, GuestConfig
 
 __all__ = ["Access"]
@@ -67,6 +67,21 @@ class Access:
                 _check_format(disk)
             for path in _backing(disk):
                 _check_path(f"disks.path: {disk.path}: backing file", path, folders)
+
+    def new_disk(self, text: str, form: DiskFormat | None) -> Path:
+        """The new file to which a disk may be moved. Over TCP relative paths start at the first folder.
+
+        Raises UsageError for one that is not absolute, Forbidden for one that `check` would not let a guest have.
+        """
+        path = Path(text)
+        if self.folders:
+            path = self.folders[0] / path
+        if not path.is_absolute() or "\0" in text:
+            raise UsageError(f"path: {text!r} is not an absolute path")
+        if not self.is_local:
+            _check_path("path", path, self._real)
+            _check_format(DiskConfig(path=path, format=form))
+        return path
 
 
 def _check_path(key: str, path: Path, folders: tuple[Path, ...]) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from emuvisor.devices.storage.formats import DiskFormat
 from emuvisor.migration.options import Compression, DiskMode, Mode
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "ImportBody",
     "KeysBody",
     "MigrateBody",
+    "MoveDiskBody",
     "ReceiveBody",
     "RenameBody",
     "RestoreBody",
@@ -25,6 +27,8 @@ __all__ = [
 MAX_NAME = 64
 MAX_PATH = 4096
 MAX_TIMEOUT_S = 24 * 3600
+MAX_DISK = 1000
+MAX_RATE = 1 << 50
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 FilePath = Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
@@ -134,6 +138,15 @@ class MigrateBody(_Security):
     throttle: bool = True
     max_rounds: int = 30
     disks: DiskMode = "shared"
+
+
+class MoveDiskBody(_Body):
+    """A disk, by number or name, and the new file that it is to be; at most so many bytes a second."""
+
+    disk: Annotated[int, Field(ge=0, le=MAX_DISK)] | FilePath
+    path: FilePath
+    format: DiskFormat | None = None
+    bytes_per_s: Annotated[int, Field(ge=1, le=MAX_RATE)] | None = None
 
 
 class ReceiveBody(_Security):

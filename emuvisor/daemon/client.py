@@ -14,6 +14,7 @@ from emuvisor.daemon.faults import error_of
 from emuvisor.daemon.transport import Address, Transport, path_of, read
 from emuvisor.errors import HostError, UsageError
 from emuvisor.manager.records import (
+    DiskMoveRecord,
     EventRecord,
     Freed,
     GuestInfo,
@@ -25,6 +26,7 @@ from emuvisor.store.files import TEMPORARY, host_errors
 
 if TYPE_CHECKING:
     from emuvisor.daemon.remote_console import RemoteConsole
+    from emuvisor.devices.storage.formats import DiskFormat
 
 __all__ = ["Client"]
 
@@ -296,8 +298,25 @@ class Client:
         return None if answer is None else _record(MigrationStatus, answer)
 
     def cancel_migration(self, name: str) -> None:
-        """Stay where it is."""
+        """Stay where it is, and where its disks are."""
         self._call("DELETE", "guests", name, "migration")
+
+    def move_disk(
+        self,
+        name: str,
+        disk: int | str,
+        path: Path | str,
+        *,
+        format: "DiskFormat | None" = None,
+        bytes_per_s: int | None = None,
+        progress: Progress | None = None,
+    ) -> DiskMoveRecord:
+        """Move a disk to a new file of the daemon's host. Over TCP relative paths start from the first folder that may
+        be used there."""
+        where = str(Path(path).absolute()) if self._is_local else str(path)
+        body = {"disk": disk, "path": where, "format": format, "bytes_per_s": bytes_per_s}
+        made = self._operate("guests", name, "disk-move", body=body, look=_looking(progress))
+        return _record(DiskMoveRecord, made)
 
     def receive(
         self,

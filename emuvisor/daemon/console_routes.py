@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from emuvisor.daemon.dependencies import Name, ServiceOf
 from emuvisor.daemon.faults import plain, status_of
 from emuvisor.daemon.service import Service
-from emuvisor.errors import EmuvisorError
+from emuvisor.errors import EmuvisorError, StateError
 from emuvisor.manager import ConsoleAttachment
 from emuvisor.units import KIB
 
@@ -22,8 +22,11 @@ router = APIRouter(prefix="/v1")
 READ_S = 1.0
 """How long a thread waits at a time for what a guest prints; the daemon's end is noticed then."""
 MAX_MESSAGE = 64 * KIB
-NORMAL, GOING_AWAY = 1000, 1001
-"""Codes with which a console ends (RFC 6455, section 7.4)."""
+NORMAL, GOING_AWAY, TRY_AGAIN_LATER = 1000, 1001, 1013
+"""Codes with which a console ends (RFC 6455, section 7.4, and IANA's registry)."""
+PATIENCE_S = 30.0
+"""How long one who types waits for a guest that takes nothing."""
+LOOK_S = 0.1
 
 
 @router.websocket("/guests/{name}/console")
@@ -34,7 +37,8 @@ async def console(
     port: Annotated[str | None, Query(max_length=200)] = None,
 ) -> None:
     """The console of a guest that is switched on, or a port of its virtio console: first the last screenful, then all
-    that it prints. What the client sends is typed. It ends with 1000 when the guest is off."""
+    that it prints. What the client sends is typed. It ends with 1000 when the guest is off, 1013 when that takes
+    nothing of what was typed for half a minute."""
     try:
         with (
             service.consoles.one(),
@@ -76,4 +80,22 @@ async def _type(websocket: WebSocket, attachment: ConsoleAttachment) -> None:
         if message["type"] == "websocket.disconnect":
             return
         data = message.get("bytes") or (message.get("text") or "").encode()
-        await to_thread.run_sync(attachment.write, data)
+        try:
+            await _write(attachment, data)
+        except StateError as error:
+            await websocket.close(TRY_AGAIN_LATER, str(error))
+            return
+
+
+async def _write(attachment: ConsoleAttachment, data: bytes) -> None:
+    """Type `data` as soon as there is room; who sends more waits meanwhile. Raises StateError when there is none for
+    `PATIENCE_S`."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + PATIENCE_S
+    while True:
+        try:
+            return await to_thread.run_sync(attachment.write, data)
+        except StateError:
+            if loop.time() >= end:
+                raise
+        await asyncio.sleep(LOOK_S)

@@ -5,7 +5,14 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from emuvisor.daemon.bodies import CloneBody, MigrateBody, ReceiveBody, RestoreBody, SnapshotBody
+from emuvisor.daemon.bodies import (
+    CloneBody,
+    MigrateBody,
+    MoveDiskBody,
+    ReceiveBody,
+    RestoreBody,
+    SnapshotBody,
+)
 from emuvisor.daemon.dependencies import AccessOf, Guest, ManagerOf, Name, ServiceOf, Wait, began
 from emuvisor.daemon.faults import Forbidden, NotFound
 from emuvisor.daemon.operations import Operation, Report
@@ -127,8 +134,38 @@ def migration(name: Guest, manager: ManagerOf) -> MigrationStatus | None:
 
 @router.delete("/guests/{name}/migration", status_code=204)
 def cancel_migration(name: Guest, manager: ManagerOf) -> None:
-    """Stay here."""
+    """Stay here; or where it is, when one of its disks is moved."""
     manager.cancel_migration(name)
+
+
+@router.post("/guests/{name}/disk-move", status_code=202, responses=BEGUN)
+async def move_disk(
+    *,
+    name: Guest,
+    body: MoveDiskBody,
+    service: ServiceOf,
+    access: AccessOf,
+    response: Response,
+    wait: Wait = 0,
+) -> Operation:
+    """Move one of its disks to a new file while it runs; DELETE of its migration cancels that."""
+    path = access.new_disk(body.path, body.format)
+    manager = service.manager
+    operation = service.operations.start(
+        "disk-move",
+        name,
+        lambda report: asdict(
+            manager.move_disk(
+                name,
+                body.disk,
+                path,
+                format=body.format,
+                bytes_per_s=body.bytes_per_s,
+                progress=report.progress,
+            )
+        ),
+    )
+    return await began(service, response, operation, wait)
 
 
 @router.post("/receive", status_code=202, responses=BEGUN)

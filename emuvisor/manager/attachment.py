@@ -62,7 +62,8 @@ class ConsoleAttachment:
             return self._ended and not self._waiting
 
     def write(self, data: bytes) -> None:
-        """Type `data`. Nothing happens when the guest is off."""
+        """Type `data`. Nothing happens when the guest is off. Raises StateError when it has not taken what was typed
+        before."""
         if not self._ended:
             self._send(data)
 

@@ -6,7 +6,8 @@ on: `memory`, the size that its virtio-mem device gives it (kept as `current_mem
 off: every other key of `GuestConfig` that is no table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
@@ -18,7 +19,7 @@ from emuvisor.host.scheduler.claim import WHOLE
 from emuvisor.machine.config import GuestConfig
 from emuvisor.manager.definitions import Definition, size_of
 
-__all__ = ["apply_live", "changed_definition"]
+__all__ = ["applied_live", "changed_definition"]
 
 CPU = ("weight", "cap", "reservation", "limit", "affinity", "period_us", "latency_us")
 MEMORY = ("reservation", "limit", "shares", "priority")
@@ -98,31 +99,53 @@ def _change_part(data: dict[str, Any], key: str, value: Any) -> None:
     _change(tables[number], name, value)
 
 
-def apply_live(guest: Guest, definition: Definition, changes: Mapping[str, Any]) -> None:
-    """Do to a running guest what `changes` say; it leads to `definition`. Raises UsageError, AdmissionError."""
-    config = definition.config
-    # What the host may refuse comes first: nothing has been changed then.
-    memory = {key: getattr(config, f"memory_{key}") for key in MEMORY if f"memory_{key}" in changes}
-    if "limit" in memory and memory["limit"] is None:
-        memory["limit"] = guest.contract.size  # which is none
-    if memory:
-        guest.set_memory(**memory)
+@contextmanager
+def applied_live(
+    guest: Guest, before: Definition, after: Definition, changes: Mapping[str, Any]
+) -> Iterator[None]:
+    """Do to a running guest what `changes` say, which leads from `before` to `after`. When one of them is refused, or
+    something is raised in here, all are taken back but the balloon's, which no definition has. Raises UsageError,
+    AdmissionError."""
+    with ExitStack() as undo:
+        for step in (_set_memory, _set_size, _set_cpu, _set_parts):
+            undo.callback(step, guest, before, changes)  # before it: half of a step may be done
+            step(guest, after, changes)
+        if "balloon_size" in changes:
+            guest.set_balloon(size_of("balloon_size", changes["balloon_size"], f"guest {guest.name!r}"))
+        yield
+        undo.pop_all()
+
+
+def _set_memory(guest: Guest, definition: Definition, changes: Mapping[str, Any]) -> None:
+    claim = {key: getattr(definition.config, f"memory_{key}") for key in MEMORY if f"memory_{key}" in changes}
+    if "limit" in claim and claim["limit"] is None:
+        claim["limit"] = guest.contract.size  # which is none
+    if claim:
+        guest.set_memory(**claim)
+
+
+def _set_size(guest: Guest, definition: Definition, changes: Mapping[str, Any]) -> None:
     if "memory" in changes:
-        guest.resize(definition.current_memory or config.memory)
-    claim = {key: getattr(config, f"cpu_{key}") for key in CPU if f"cpu_{key}" in changes}
+        guest.resize(definition.current_memory or definition.config.memory)
+
+
+def _set_cpu(guest: Guest, definition: Definition, changes: Mapping[str, Any]) -> None:
+    claim = {key: getattr(definition.config, f"cpu_{key}") for key in CPU if f"cpu_{key}" in changes}
     for key, nothing in (("cap", WHOLE), ("limit", 0), ("affinity", ())):
         if key in claim and claim[key] is None:
             claim[key] = nothing
     if claim:
         guest.set_cpu(**claim)
-    if "balloon_size" in changes:
-        guest.set_balloon(size_of("balloon_size", changes["balloon_size"], f"guest {guest.name!r}"))
+
+
+def _set_parts(guest: Guest, definition: Definition, changes: Mapping[str, Any]) -> None:
+    """Limits and shares of disks and network cards; what is impossible for them no definition has."""
     for key in changes:
         if (part := _part(key)) is not None:
-            _apply_part(guest, config, *part)
+            _set_part(guest, definition.config, *part)
 
 
-def _apply_part(guest: Guest, config: GuestConfig, group: str, number: int, name: str) -> None:
+def _set_part(guest: Guest, config: GuestConfig, group: str, number: int, name: str) -> None:
     if group == "nics":
         guest.set_nic_limits(number, **{name: getattr(config.nics[number], name)})
     elif name == "shares":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from emuvisor.errors import StateError
 from emuvisor.host import Guest
+from emuvisor.host.disk_moving import DiskMove
 from emuvisor.host.snapshots import Prefetch
 from emuvisor.manager.console_log import ConsoleLog
 from emuvisor.manager.consoles import Consoles
@@ -33,6 +34,10 @@ class Entry:
     """Brings the pages of a saved state from which it went on."""
     source: Source | None = None
     """Its last migration from here."""
+    disk_move: DiskMove | None = None
+    """A move of one of its disks that goes on."""
+    disk_moving: threading.Lock = field(default_factory=threading.Lock)
+    """Held until that has ended and is noted."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     """One operation at a time; taken before the guest's and the host's."""
     busy: str = ""

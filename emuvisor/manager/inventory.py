@@ -1,16 +1,17 @@
 """Which guests there are, what they are, and how that changes."""
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from emuvisor.errors import ConfigError, EmuvisorError, StateError, UsageError
 from emuvisor.host import GuestState
+from emuvisor.host.snapshots import Prefetch
 from emuvisor.host.snapshots.disks import remove_unused_disks
 from emuvisor.host.states import require
-from emuvisor.manager.changes import apply_live, changed_definition
+from emuvisor.manager.changes import applied_live, changed_definition
 from emuvisor.manager.core import OFF, ON, SAVED_STATES, ManagerCore
 from emuvisor.manager.definitions import Definition, new_definition
 from emuvisor.manager.entry import Entry
@@ -144,10 +145,11 @@ class Inventory(ManagerCore):
                 require(name, entry.life.state, (*ON, GuestState.DEFINED, GuestState.CRASHED), "set")
             before = self._definition(entry)
             definition = changed_definition(before, changes, live)
-            if live and entry.guest is not None:
-                apply_live(entry.guest, definition, changes)
-            if definition != before:
-                self._keep_definition(entry, definition)
+            with ExitStack() as undo:
+                if live and entry.guest is not None:
+                    undo.enter_context(applied_live(entry.guest, before, definition, changes))
+                if definition != before:
+                    self._keep_definition(entry, definition)
             self._journal.post(name, "changed", {"keys": sorted(changes)})
 
     def rename(self, name: str, new: str) -> None:
@@ -172,8 +174,8 @@ class Inventory(ManagerCore):
         """Delete a guest with its snapshots, its console's log, and its disks that are in the store; files of the
         user's stay. `force`: also when it is on.
 
-        Raises StateError when it is on, and when another guest still takes pages from a snapshot of it; with `force` it
-        is off then.
+        Raises StateError when it is on, and when another guest still takes pages from a snapshot of it; with `force`
+        that one gets them first, and only where the host has too little memory for them this guest stays, and is off.
         """
         with self._locked(name) as entry:
             if not force:
@@ -184,14 +186,31 @@ class Inventory(ManagerCore):
             disks = self._own_disks(entry)
             if entry.life.state in ON:
                 self._enter(entry, GuestState.DEFINED, "stopped")
-            with self._lock:
-                freed = self.store.delete_guest(name)
-                del self._entries[name]
-                entry.gone = True
+            try:
+                freed = self._delete(entry)
+            except StateError:
+                if not force:
+                    raise
+                self._bring_pages()
+                freed = self._delete(entry)
             freed += self._delete_disks(disks)
             self._collect_garbage()
             self._journal.post(name, "removed", {"frames": frames, "bytes": freed})
         return Freed(frames, freed)
+
+    def _delete(self, entry: Entry) -> int:
+        with self._lock:
+            freed = self.store.delete_guest(entry.name)
+            del self._entries[entry.name]
+            entry.gone = True
+        return freed
+
+    def _bring_pages(self) -> None:
+        """Let the guests that go on from snapshots have their pages now, as far as the host has frames for them."""
+        with self._lock:
+            guests = [entry.guest for entry in self._entries.values() if entry.guest is not None]
+        for prefetch in [Prefetch(guest).start() for guest in guests if guest.state in ON]:
+            prefetch.wait()
 
     def _own_disks(self, entry: Entry) -> list[str]:
         """The files among the store's disks that a guest's definition names."""

@@ -93,6 +93,7 @@ class Manager(Moves, Access):
             return
         self._closed = True
         for name, entry in sorted(self._entries.items()):
+            self._end_disk_move(entry)
             if entry.life.state in ON:
                 self._put_away(name, save)
         self.settle()

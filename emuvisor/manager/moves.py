@@ -11,7 +11,7 @@ from emuvisor.host.states import require
 from emuvisor.machine.config import GuestConfig
 from emuvisor.manager.core import ON
 from emuvisor.manager.definitions import Definition
-from emuvisor.manager.exports import Exports
+from emuvisor.manager.disk_moves import DiskMoves
 from emuvisor.manager.lives import Life
 from emuvisor.manager.records import GuestInfo, MigrationStatus
 from emuvisor.migration import (
@@ -34,7 +34,7 @@ LOOK_S = 0.05
 _SECURITY = ("token", "certificate", "key", "ca", "peer")
 
 
-class Moves(Exports):
+class Moves(DiskMoves):
     """The part of the manager for migrations.
 
     Their options are those of `emuvisor.migration.Options`, and who may take part: `token`, or the files `certificate`,
@@ -86,8 +86,13 @@ class Moves(Exports):
         return None if source is None else _status(source.progress, source.address)
 
     def cancel_migration(self, name: str) -> None:
-        """Let a guest stay here; `migrate` says so. Raises StateError when it is not being migrated."""
-        source = self._entry(name).source
+        """Let a guest stay here, or the disk that is moved where it is; `migrate` or `move_disk` says so. Raises
+        StateError when nothing of it is being migrated."""
+        entry = self._entry(name)
+        if (move := entry.disk_move) is not None:
+            move.cancel()
+            return
+        source = entry.source
         if source is None or source.is_over:
             raise StateError(f"guest {name!r} is not being migrated")
         source.cancel()
@@ -132,7 +137,10 @@ class Moves(Exports):
     def _welcome(self, guest: Guest) -> GuestInfo:
         """Define a guest that came, and runs already."""
         try:
-            self._add(Definition(guest.config), "imported", source="migration")
+            size = guest.contract.size
+            current = None if size == guest.config.memory else size
+            definition = Definition(guest.config, current_memory=current)
+            self._add(definition, "imported", source="migration")
         except EmuvisorError:
             guest.delete()
             raise

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["EventRecord", "Freed", "GuestInfo", "LogPart", "MigrationStatus", "SnapshotRecord"]
+__all__ = [
+    "DiskMoveRecord",
+    "EventRecord",
+    "Freed",
+    "GuestInfo",
+    "LogPart",
+    "MigrationStatus",
+    "SnapshotRecord",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class EventRecord:
 
     `kind` is the state that was entered ("running", "paused", "saved", "crashed", "defined"; `details` has `old` and
     `reason`), or a verb: "created", "changed", "renamed", "snapshot", "snapshot-deleted", "restored", "cloned",
-    "exported", "imported", "migrated", "removed".
+    "exported", "imported", "migrated", "disk-moved", "removed".
     """
 
     number: int
@@ -90,3 +98,17 @@ class MigrationStatus:
     bytes_per_s: float = 0.0
     downtime_ms: float | None = None
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskMoveRecord:
+    """Disk number `disk` of `guest` is the file `path` now. `copied` bytes were written to it in `passes`, those that
+    the guest changed meanwhile more than once; at the end the guest stood for `stop_ms`."""
+
+    guest: str
+    disk: int
+    path: str
+    format: str
+    copied: int
+    passes: int
+    stop_ms: float

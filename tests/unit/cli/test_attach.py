@@ -10,6 +10,7 @@ import pytest
 
 from emuvisor.cli.attach import End, attach
 from emuvisor.cli.keyboard import Keyboard
+from emuvisor.errors import StateError
 from emuvisor.manager import ConsoleAttachment
 
 
@@ -69,6 +70,56 @@ def test_a_pipe_that_ends_leaves_the_guest_on():
     os.close(read)
     ender.join()
     assert guest.data == b"ab"
+
+
+class Full(Typed):
+    """A guest that takes nothing at the first `times`."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def send(self, data):
+        self.times -= 1
+        if self.times >= 0:
+            raise StateError("the guest has not taken it")
+        super().send(data)
+
+
+def test_a_pipe_waits_until_the_guest_takes_what_was_typed():
+    read, write = os.pipe()
+    guest = Full(2)
+    os.write(write, b"ab!")
+    os.close(write)
+    assert attach(guest.console, Keyboard(read, False), io.BytesIO()) is End.OFF
+    os.close(read)
+    assert guest.data == b"ab!"
+
+
+def test_a_pipe_waits_until_the_guest_is_off():
+    read, write = os.pipe()
+    guest = Full(1 << 30)
+    os.write(write, b"ab!")
+    tried = guest.send
+
+    def send(data):
+        guest.console.end()  # it goes meanwhile
+        tried(data)
+
+    guest.console = ConsoleAttachment(b"", send, lambda console: None)
+    assert attach(guest.console, Keyboard(read, False), io.BytesIO()) is End.OFF
+    os.close(write)
+    os.close(read)
+    assert guest.data == b""
+
+
+def test_people_are_told_that_the_guest_takes_nothing(terminal, capsys):
+    ours, theirs = terminal
+    guest = Full(1)
+    os.write(ours, b"ab\x01x")
+    assert attach(guest.console, Keyboard(theirs, True), io.BytesIO()) is End.LEFT
+    assert capsys.readouterr().err.endswith("\nemuvisor: the guest has not taken it\n")
+    assert guest.data == b""
 
 
 def test_nobody_types():

@@ -169,6 +169,12 @@ def test_from_a_file(run, program, tmp_path):
         ),
         (("start", "a", "b"), "without a daemon one guest is started at a time, and --attach is for one"),
         (("snapshot", "web", "--delete"), "--delete needs the name of the snapshot"),
+        (("migrate", "web"), "migrate: say either where the guest is to go, or --disk DISK=PATH"),
+        (("migrate", "web", "tcp:x:1", "--format", "raw"), "migrate: --format goes with --disk"),
+        (
+            ("migrate", "web", "--disk", "0=x", "--token-file", "t"),
+            "migrate: --token-file does not go with --disk",
+        ),
         (
             ("migrate", "web", "tcp:x:1"),
             "guest 'web' does not run; without a daemon, a saved one can be migrated",
@@ -323,6 +329,30 @@ def test_to_another_host(run, guest, tmp_path, monkeypatch, capsys):
     assert run("ls")[1].splitlines()[1].split()[1] == "defined"
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_only_a_disk_moves(run, program, tmp_path, saved):
+    image, new = tmp_path / "disk.img", tmp_path / "new.qcow2"
+    image.write_bytes(b"x" * 4096)
+    run(*create("web", program("echo"), "--disk", str(image)))
+    if saved:
+        assert run("start", "web", "--paused") == (0, "web: saved\n", "")
+    code, out, err = run("migrate", "web", "--disk", f"disk.img={new}", "--bandwidth", "1G")
+    assert (code, err) == (0, "")
+    passes = r"[12] passes, stood for \d+ ms"
+    assert re.fullmatch(rf"web: disk 0 is {re.escape(str(new))}; 4 KiB in {passes}\n", out)
+    info = json.loads(run("info", "web", "--json")[1])
+    assert (info["state"], info["disks"][0]["path"]) == ("saved" if saved else "defined", str(new))
+    image.unlink()
+    assert run("start", "web", "--paused") == (0, "web: saved\n", "")
+
+
+@pytest.mark.parametrize("text", ["0", "=x", "0="])
+def test_disks_that_move_have_a_path(run, guest, text, capsys):
+    with pytest.raises(SystemExit):
+        run("migrate", "web", "--disk", text)
+    assert f"{text!r} is not DISK=PATH" in capsys.readouterr().err
+
+
 def test_times_in_the_past():
     assert [ago(s) for s in (-1, 5, 65, 7300, 200_000)] == ["0 s", "5 s", "1 min", "2 h", "2 d"]
 
@@ -352,3 +382,7 @@ def test_progress_of_a_migration_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with guest_moves._progress() as show:
         show(MigrationStatus("web", "there", "copying", total=10, sent=5))
+
+
+def test_a_number_of_thousands_of_digits_is_a_text():
+    assert lifecycle.parse_change(f"seed={'9' * 5000}") == ("seed", "9" * 5000)

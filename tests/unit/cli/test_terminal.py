@@ -15,7 +15,8 @@ from emuvisor.cli.results import Cut, Result
 from emuvisor.cli.screen import Screen
 from emuvisor.cli.session import Session
 from emuvisor.cli.terminal import LFLAG, OFLAG, raw_terminal
-from emuvisor.host import Host
+from emuvisor.host import Guest, Host
+from emuvisor.machine import console
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
@@ -88,6 +89,29 @@ Ctrl-A X       leave: switch the guest off
 Ctrl-A H       this help
 Ctrl-A Ctrl-A  send Ctrl-A to the guest
 """
+    )
+
+
+def test_people_are_told_that_a_guest_takes_nothing(
+    terminal: tuple[int, int],
+    program: Callable[[str], Path],
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console, "MAX_TYPED", 0)
+    typed = Guest.type
+
+    def type_twice(guest: Guest, text: bytes) -> None:
+        monkeypatch.setattr(guest.console, "pump", lambda receive: False)  # it takes nothing from now on
+        typed(guest, text)
+        typed(guest, text)
+
+    monkeypatch.setattr(Guest, "type", type_twice)
+    person, _ = terminal
+    os.write(person, b"a\x01x")
+    talk(terminal, program("echo"), b"")
+    assert "\nemuvisor: the guest has not taken 1 B that were typed; at most 0 B wait for it\n" in (
+        capsys.readouterr().err
     )
 
 

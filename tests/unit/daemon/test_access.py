@@ -11,7 +11,7 @@ from emuvisor.devices.storage.imagefiles import create_image
 from emuvisor.devices.storage.overlay import OverlayDisk
 from emuvisor.devices.storage.overlay_format import BaseFile
 from emuvisor.devices.storage.rawdisk import RawDisk
-from emuvisor.errors import ImageError
+from emuvisor.errors import ImageError, UsageError
 from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.config_file import from_mapping
 from emuvisor.units import MIB
@@ -152,3 +152,34 @@ def test_what_is_covered(images: Path) -> None:
     access = Access("token", (images,))
     assert access.covers(images / "exports")
     assert not access.covers(images.parent / "exports")
+
+
+def test_new_files_for_disks(images: Path) -> None:
+    remote, local = Access("token", (images,)), Access()
+    assert remote.new_disk("new.qcow2", None) == images / "new.qcow2"
+    assert remote.new_disk(f"{images}/new.img", "raw") == images / "new.img"
+    assert local.new_disk("/anywhere/new.img", "qcow2") == Path("/anywhere/new.img")
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "text"),
+    [
+        ("/etc/new.img", None, f"path: /etc/new.img {NOWHERE}"),
+        ("../new.img", None, f"path: {{images}}/../new.img {NOWHERE}"),
+        ("new.img", "qcow2", "disks.path: {images}/new.img is raw by its name; it can be used as qcow2 over the Unix "
+         "socket only"),
+        ("new.img", "overlay", "disks.path: {images}/new.img is raw by its name; it can be used as overlay over the "
+         "Unix socket only"),
+    ],
+)  # fmt: skip
+def test_new_files_that_are_not_for_the_network(images: Path, path: str, form: Any, text: str) -> None:
+    with pytest.raises(Forbidden) as error:
+        Access("token", (images,)).new_disk(path, form)
+    assert str(error.value) == text.format(images=images)
+
+
+@pytest.mark.parametrize("text", ["new.img", "/a\0b"])
+def test_new_files_are_absolute_paths(text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Access().new_disk(text, None)
+    assert str(error.value) == f"path: {text!r} is not an absolute path"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from emuvisor.daemon import stream
+from emuvisor.daemon import console_routes, stream
 from emuvisor.daemon.client import Client
 from emuvisor.daemon.service import Service
 from emuvisor.daemon.sockets import serve_on
 from emuvisor.errors import ConfigError, HostError, StateError, UsageError
-from emuvisor.manager import EventRecord, Freed, SnapshotRecord
+from emuvisor.manager import DiskMoveRecord, EventRecord, Freed, SnapshotRecord
 
 Definition = Callable[..., dict[str, Any]]
 
@@ -129,6 +129,23 @@ def test_a_guest_goes_from_daemon_to_daemon(
         there.end_streams()
 
 
+def test_a_disk_moves(client: Client, definition: Definition, tmp_path: Path) -> None:
+    image, new = tmp_path / "disk.img", tmp_path / "new.img"
+    image.write_bytes(b"x" * 4096)
+    client.create(definition("web", disks=[{"path": str(image)}]))
+    client.start("web")
+    heard: list[tuple[int, int]] = []
+    moved = client.move_disk(
+        "web", "disk.img", new, bytes_per_s=1 << 30, progress=lambda *told: heard.append(told)
+    )
+    assert moved == DiskMoveRecord("web", 0, str(new), "raw", 4096, moved.passes, moved.stop_ms)
+    assert new.read_bytes() == image.read_bytes()
+    assert heard[-1] == (4096, 4096)
+    assert client.info("web")["definition"]["disks"] == [{"path": str(new), "format": "raw"}]
+    with pytest.raises(UsageError, match=r"^guest 'web' has no hard disk 3$"):
+        client.move_disk("web", 3, new)
+
+
 def test_errors_are_of_the_same_class(client: Client, definition: Definition) -> None:
     client.create(definition("web"))
     with pytest.raises(StateError) as state:
@@ -199,6 +216,22 @@ def test_a_console_ends_with_the_guest(client: Client, definition: Definition) -
     assert client.logs("web") == b"!"
     assert client.logs("web", 0) == b""
     assert client.log_after("web", 0).position == 1
+
+
+def test_a_console_whose_guest_takes_nothing(
+    client: Client, definition: Definition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_routes, "PATIENCE_S", 0.2)
+    client.create(definition("web"))
+    client.start("web", paused=True)
+    with client.console("web") as console:
+        console.write(b"x" * (64 << 10))
+        console.write(b"y")
+        assert read(console, 1) == b""
+        close = console._connection.protocol.close_rcvd
+        assert close is not None
+        assert close.code == 1013
+        assert close.reason == "the guest has not taken 64 KiB that were typed; at most 64 KiB wait for it"
 
 
 def test_consoles_that_there_are_not(client: Client, definition: Definition) -> None:

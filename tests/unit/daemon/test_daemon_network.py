@@ -223,6 +223,8 @@ def test_addresses_that_cannot_be_had(make_service: Callable[..., Service], tls:
          "flat.path: /etc/shadow is in no folder that may be used over TCP ('emuvisor serve --images')"),
         (lambda c: c.set("web", {"option_roms": ["/etc/shadow"]}),
          "option_roms: /etc/shadow is in no folder that may be used over TCP ('emuvisor serve --images')"),
+        (lambda c: c.move_disk("web", 0, "/etc/cron.d/x"),
+         "path: /etc/cron.d/x is in no folder that may be used over TCP ('emuvisor serve --images')"),
     ],
 )  # fmt: skip
 def test_what_is_for_the_unix_socket_alone(

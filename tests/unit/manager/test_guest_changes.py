@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from manager_rig import definition, managed
 
-from emuvisor.errors import ConfigError, UsageError
+from emuvisor.errors import ConfigError, HostError, UsageError
 from emuvisor.host import Host
 from emuvisor.machine.config import GuestConfig
 from emuvisor.manager import changes
@@ -43,6 +43,32 @@ def test_what_the_host_refuses_is_not_kept(manager, define):
     with pytest.raises(UsageError):
         manager.set("web", {"memory_reservation": 8 * MIB})
     assert "memory_reservation" not in kept(manager)
+
+
+def test_nothing_is_changed_when_one_change_is_refused(manager, define):
+    manager.create(define("web"))
+    manager.start("web")
+    manager.set("web", {"memory_shares": 7, "cpu_cap": 60})
+    with pytest.raises(UsageError):
+        manager.set("web", {"memory_shares": 9, "cpu_cap": None, "cpu_weight": 300, "balloon_size": MIB})
+    guest = manager.guest("web")
+    assert (guest.contract.shares, guest.contract.limit) == (7, None)
+    assert (guest.cpu_claim.cap, guest.cpu_claim.weight) == (60, 100)
+    assert (kept(manager)["memory_shares"], kept(manager)["cpu_cap"]) == (7, 60)
+
+
+def test_nothing_is_changed_when_the_disk_is_full(manager, define, monkeypatch):
+    manager.create(define("web"))
+    manager.start("web")
+
+    def full(*_args, **_options):
+        raise HostError("no space left")
+
+    monkeypatch.setattr(manager.store, "define", full)
+    with pytest.raises(HostError, match=r"^no space left$"):
+        manager.set("web", {"cpu_weight": 300})
+    assert manager.guest("web").cpu_claim.weight == 100
+    assert "cpu_weight" not in kept(manager)
 
 
 def test_all_else_of_a_guest_that_is_off(manager, define):

@@ -5,6 +5,7 @@ from manager_rig import definition, expect, managed
 
 from emuvisor.errors import HostError, StateError, UsageError
 from emuvisor.host import GuestState
+from emuvisor.host.snapshots import prefetch
 from emuvisor.units import MIB
 
 SECTOR = 512
@@ -185,7 +186,7 @@ def test_clones(manager, define):
     manager.start("c")
 
 
-def test_clones_with_disks_of_their_own(tmp_path, disk):
+def test_clones_with_disks_of_their_own(tmp_path, disk, monkeypatch):
     with managed(tmp_path, 64 * MIB) as manager:
         manager.create(with_disk(tmp_path, "web", disk))
         manager.start("web")
@@ -196,12 +197,19 @@ def test_clones_with_disks_of_their_own(tmp_path, disk):
             put(manager, name, name.encode())
         assert [got(manager, name) for name in ("web", "a", "b")] == [b"web", b"a", b"b"]
         assert [s.comment for s in manager.snapshots("web")] == ["for clones: a, b"]
+        manager.stop("web")
         with pytest.raises(StateError, match="is in use"):  # memory of the clones
+            manager.remove("web")
+        monkeypatch.setattr(prefetch, "SPARE", 1.0)
+        with pytest.raises(StateError, match="is in use"):  # there is no room for it
             manager.remove("web", force=True)
         assert manager.state("web") is GuestState.DEFINED
+        monkeypatch.undo()
+        manager.remove("web", force=True)
+        assert [info.name for info in manager.guests()] == ["a", "b"]
+        assert [got(manager, name) for name in ("a", "b")] == [b"a", b"b"]
         manager.close()
     with managed(tmp_path, 64 * MIB) as manager:
-        manager.remove("web")
         assert manager.resume_saved() == ["a", "b"]
         assert [got(manager, name) for name in ("a", "b")] == [b"a", b"b"]
         manager.remove("a", force=True)
