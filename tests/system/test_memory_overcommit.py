@@ -1,4 +1,4 @@
-"""Three Debian guests of 512 MiB on a host of 768 MiB: each fills its memory while another's is still full.
+"""Three Debian guests of 384 MiB on a host of 576 MiB: each fills its memory while another's is still full.
 
 All find in it what they put there, no matter where the host kept it meanwhile, and the log says where that was.
 """
@@ -22,9 +22,9 @@ from emuvisor.units import MIB, PAGE_SIZE
 
 pytestmark = pytest.mark.system
 
-POOL = 768 * MIB
-GUEST = 512 * MIB
-DATA = 384 * MIB
+POOL = 576 * MIB
+GUEST = 384 * MIB
+DATA = 288 * MIB
 """Two guests that hold this much at a time are more than the pool."""
 COMPRESSION = 16 * MIB
 """Without balloons; too little for all that has to leave, so that there must be swapping too."""
@@ -76,7 +76,7 @@ def test_guests_of_twice_the_memory(
     assert not (tmp_path / "swap").exists()
     compatibility.row(
         guest=NAMES["debian"],
-        boots=f"directly on microvm, three of 512 MiB on a host of 768 MiB {place}",
+        boots=f"directly on microvm, three of 384 MiB on a host of 576 MiB {place}",
         checked="memory filled, checked and freed in turn; checksums; no frame beyond the pool; the memory log",
     )
 
