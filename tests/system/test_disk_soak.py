@@ -25,10 +25,10 @@ pytestmark = pytest.mark.system
 DISK_SIZE = 64 * MIB
 SOAK_S = 300
 HOUR_NS = 3600 * 10**9
-ROUNDS = 30
-REST_S = 122
+ROUNDS = 20
+REST_S = 183
 """Between rounds; with it, an hour has passed at the end."""
-FEW_ROUNDS = 5
+FEW_ROUNDS = 4
 PORT = "org.example.log"
 INIT = """\
 #!/bin/busybox sh
