@@ -151,6 +151,7 @@ class Entity:
             self.reserved.take(ran_ns, began_ns)
             if self.rank == RESERVED:
                 self.budget_ns -= ran_ns
+                self._merge_rest(now_ns)
             elif self.reserved.level(now_ns) < 0:
                 self.reserved.forgive()  # what it got beyond its reservation is not taken from it
 
@@ -166,9 +167,22 @@ class Entity:
             if bucket.level(now_ns) < half:
                 return False
             paid_ns = self.deadline_ns - int(self.budget_ns / bucket.rate)
-            self.budget_ns = half
-            self.deadline_ns = max(now_ns, paid_ns) + int(half / bucket.rate)
+            self._grant(bucket, max(now_ns, paid_ns))
         return True
+
+    def _merge_rest(self, now_ns: int) -> None:
+        """It was interrupted. Less than a slice that is left of its budget goes into the next one, if that can be had
+        now: due later by the time for what is added. `is_due` would give it up to half a period more, which it may
+        have waited already, and its bucket would be full before."""
+        bucket = self.reserved
+        assert bucket is not None
+        if 0 < self.budget_ns < MIN_SLICE_NS and bucket.level(now_ns) >= bucket.burst / 2:
+            self._grant(bucket, max(now_ns, self.deadline_ns) - int(self.budget_ns / bucket.rate))
+
+    def _grant(self, bucket: TokenBucket, begins_ns: int) -> None:
+        """Half of `bucket` is its budget, as if given at `begins_ns`."""
+        self.budget_ns = bucket.burst / 2
+        self.deadline_ns = begins_ns + int(self.budget_ns / bucket.rate)
 
     def resume(self, now_ns: int) -> None:
         """It did not want to run, or was throttled. What it did not run meanwhile would be others' time now."""

@@ -7,11 +7,11 @@ import pytest
 from fair_shares import fair_shares
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reservation_runs import ROUNDING_NS, beyond_a_period_ns
 from simulator import MS, US, Busy, Halted, S, Simulator, Sleeper, Thief
 
 from emuvisor.errors import AdmissionError
 from emuvisor.host.scheduler.claim import CpuClaim
-from emuvisor.host.scheduler.entity import MIN_SLICE_NS
 from emuvisor.host.scheduler.policies import POLICIES, make_policy
 
 
@@ -274,54 +274,20 @@ def test_nobody_waits_longer_than_the_bound_for_claims_of_all_kinds(seed: int) -
         assert simulator.longest_wait_ns[name] <= lasting_bound_ns(name, claims, pcpus)
 
 
-def fill_with_reservations(simulator: Simulator, random: Random) -> dict[str, CpuClaim]:
-    """All of the only pCPU is reserved, for guests that are busy and for others that save up and want it all at once.
-    Returns the busy ones."""
-    busy: dict[str, CpuClaim] = {}
-    left = 100
-    while left:
-        share = min(left, random.choice([left, random.randint(1, 60), random.randint(1, 20)]))
-        left -= share
-        period_us = random.choice([1_000, 5_000, 20_000, 100_000])
-        claim = CpuClaim(
-            reservation=share,
-            period_us=period_us,
-            weight=random.choice([1, 100, 10_000]),
-            latency_us=random.choice([100, 5_000, 100_000]),
-        )
-        name = f"r{left}"
-        if random.random() < 0.5:
-            busy[name] = claim
-            simulator.add(name, Busy(), claim)
-        else:
-            sleep_us = random.choice([1, period_us // 2, period_us, 3 * period_us])
-            run_us = period_us * share / 100 * random.choice([0.3, 0.6, 1, 2])
-            sleeper = Sleeper(
-                partial(random.randint, sleep_us * US, 2 * sleep_us * US), partial(int, run_us * US)
-            )
-            simulator.add(name, sleeper, claim)
-    return busy
+INTERRUPTED = [("round-robin", 3570605963, 3), ("credit", 3535316235, 1)]
+"""Guests there are interrupted again and again with less than a slice left of a budget that they waited for."""
+
+
+@pytest.mark.parametrize(("policy", "seed", "others"), INTERRUPTED)
+def test_interruptions_do_not_put_reserved_time_off(policy: str, seed: int, others: int) -> None:
+    assert beyond_a_period_ns(policy, seed, others) < 0
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1 << 32), others=st.integers(0, 4))
 def test_reserved_time_is_never_behind_by_more_than_a_period(policy: str, seed: int, others: int) -> None:
-    random = Random(seed)
-    simulator = Simulator(1, make_policy(policy, 1))
-    busy = fill_with_reservations(simulator, random)
-    for number in range(others):
-        simulator.add(f"other{number}", Busy(), CpuClaim(weight=random.choice([1, 10_000])))
-    ahead = dict.fromkeys(busy, 0.0)
-    for now_us in range(0, 200_000, 200):
-        simulator.run(now_us * US)
-        for name, claim in busy.items():
-            part = claim.reservation / 100
-            now_ahead = simulator.so_far(name) - part * now_us * US
-            ahead[name] = max(ahead[name], now_ahead)
-            period = max(claim.period_us * US, 0.2 * MS / part)
-            # Besides: less than a slice that is left of a budget, and a nanosecond of rounding for each budget.
-            assert ahead[name] - now_ahead <= part * period + MIN_SLICE_NS + 20 * US
+    assert beyond_a_period_ns(policy, seed, others) < ROUNDING_NS
 
 
 def test_a_thousand_sleeping_guests_cost_nothing() -> None:
