@@ -11,6 +11,7 @@ vbe.py       frames a second of a guest that draws full screens
 bare.py      a compute loop in emuvisor against Unicorn alone
 exits.py     what each kind of VM exit costs
 switch.py    what a switch between two guests costs
+switch_parts.py  what it is made of
 scale.py     many guests: throughput and memory
 clone.py     clones of a booted guest: time and memory
 reset.py     going back to a checkpoint, by pages written since
@@ -54,6 +55,7 @@ from benchmarks.workloads.scheduler import Decisions
 from benchmarks.workloads.smp import Smp
 from benchmarks.workloads.snapshot import Snapshots
 from benchmarks.workloads.switch import Switch
+from benchmarks.workloads.switch_parts import SwitchParts
 from benchmarks.workloads.system import System
 from benchmarks.workloads.vbe import Vbe
 from benchmarks.workloads.wakeup import Wakeup
@@ -72,6 +74,7 @@ ALL: tuple[Benchmark, ...] = (
     Bare(),
     Exits(),
     Switch(),
+    SwitchParts(),
     Scale(),
     Clone(),
     Reset(),

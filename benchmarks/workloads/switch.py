@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bare_guests import COMPUTE, bare_host, config, running
+from benchmarks.bare_guests import COMPUTE, bare_host, config, window
 from benchmarks.figures import Goal
 from benchmarks.guests import NAME, debian_config, has_image, machine, run_until
 from benchmarks.harness import Contender, Context, Figures, Task, one
@@ -181,11 +181,9 @@ def _host_turns(folder: Path, turns: str) -> Figures:
             guest.start()
         time.sleep(SETTLE_S)
         machines = [guest.machine for guest in guests]
-        work, switches, start = _work(machines), _switches(machines), time.perf_counter()
-        time.sleep(WINDOW_S)
-        seconds = time.perf_counter() - start
-        work, switches = _work(machines) - work, _switches(machines) - switches
-        running(guests)
+        switches = _switches(machines)
+        work, seconds = window(WINDOW_S, guests, partial(_work, machines))
+        switches = _switches(machines) - switches
     return {SWITCHES: switches / seconds, THROUGHPUT: work / seconds / 1e6}
 
 

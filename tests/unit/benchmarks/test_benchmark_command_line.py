@@ -28,8 +28,8 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
     assert exit_info.value.code == 2
     assert capsys.readouterr().err.endswith(
         "error: no benchmark 'boots'; there are boot, system, commands, ide, disk, layers, net, vbe, bare, exits, "
-        "switch, scale, clone, reset, memory, reserved, overcommit, scheduler, fairness, wakeup, pcpus, smp, "
-        "limits, autopilot, snapshot, migration\n"
+        "switch, switch-parts, scale, clone, reset, memory, reserved, overcommit, scheduler, fairness, wakeup, pcpus, "
+        "smp, limits, autopilot, snapshot, migration\n"
     )
 
 
