@@ -1,4 +1,4 @@
-"""The options of `emuvisor run` and `emuvisor top` for a host that tunes itself."""
+"""The options of `emuvisor run`, `top` and `serve` for a host that tunes itself."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -42,8 +42,10 @@ def add_autopilot_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def autopilot(args: argparse.Namespace, host: "Host", guests: "Sequence[GuestConfig]") -> Iterator[None]:
-    """Inside, the autopilot of `host`, which is to run `guests`, does what the options say.
+def autopilot(
+    args: argparse.Namespace, host: "Host", guests: "Sequence[GuestConfig] | None"
+) -> Iterator[None]:
+    """Inside, the autopilot of `host`, which is to run `guests`, does what the options say. None: guests come and go.
 
     Raises UsageError for options that cannot be, HostError for a log that cannot be written.
     """
@@ -62,12 +64,16 @@ def autopilot(args: argparse.Namespace, host: "Host", guests: "Sequence[GuestCon
             host.autopilot.stop()
 
 
-def _orders(args: argparse.Namespace, guests: "Sequence[GuestConfig]") -> "tuple[Objective, Constraints]":
+def _orders(
+    args: argparse.Namespace, guests: "Sequence[GuestConfig] | None"
+) -> "tuple[Objective, Constraints]":
     """What it is to do, with nobody in it who will not be there. Raises UsageError."""
     from emuvisor.host.autopilot import Constraints, Objective
 
     objective = Objective.parse(args.autopilot)
     constraints = Constraints.parse(args.autopilot_constraints or "")
+    if guests is None:
+        return objective, constraints
     known = [guest.name for guest in guests]
     for name in (objective.guest, *sorted(constraints.keep), *(guest for guest, _ in constraints.bounds)):
         if name and name not in known:

@@ -50,7 +50,7 @@ class _Family:
         """A histogram's summary, in nanoseconds, as a summary in seconds."""
         for quantile, key in QUANTILES.items():
             self.add(latency[key] / NS_PER_S, quantile=quantile, **labels)
-        self.add(latency["mean_ns"] * latency["count"] / NS_PER_S, "_sum", **labels)
+        self.add(latency["total_ns"] / NS_PER_S, "_sum", **labels)
         self.add(latency["count"], "_count", **labels)
 
     @property
@@ -145,6 +145,11 @@ def _processor(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
         "counter",
         "Ready and throttled time, which a guest on the host's clock is told as steal time.",
     )
+    lost = _Family(
+        "emuvisor_guest_lost_seconds_total",
+        "counter",
+        "Time that the guest's work took and was no work, by reason: the terms of its score.",
+    )
     code = _Family("emuvisor_guest_code_bytes_total", "counter", "Bytes of guest code executed.")
     clock = _Family("emuvisor_guest_clock_seconds", "gauge", "Time on the guest's own clock.")
     slices = _Family("emuvisor_guest_slices_total", "counter", "How often the guest was given a pCPU.")
@@ -163,6 +168,14 @@ def _processor(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
         ready.add(times.ready / NS_PER_S, guest=name)
         throttled.add(times.throttled / NS_PER_S, guest=name)
         stolen.add(times.stolen / NS_PER_S, guest=name)
+        terms = {
+            "ready": times.ready,
+            "throttled": times.throttled,
+            "faults": guest.faults_ns,
+            "io": guest.limited_ns,
+        }
+        for reason, ns in terms.items():
+            lost.add(ns / NS_PER_S, guest=name, reason=reason)
         code.add(statistics.retired, guest=name)
         clock.add(statistics.guest_ns / NS_PER_S, guest=name)
         slices.add(statistics.slices, guest=name)
@@ -171,7 +184,7 @@ def _processor(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:
         weight.add(guest.weight, guest=name)
         if guest.cap is not None:
             cap.add(guest.cap / 100, guest=name)
-    yield from (used, ready, throttled, stolen, code, clock, slices, exits, weight, cap)
+    yield from (used, ready, throttled, stolen, lost, code, clock, slices, exits, weight, cap)
 
 
 def _memory(guests: tuple[GuestSample, ...]) -> Iterator[_Family]:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from emuvisor.host.autopilot.score import BEST, part_of_use
-from emuvisor.host.autopilot.view import GuestCounters
 from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemoryStatistics
 from emuvisor.metrics.sample import CpuTimes, GuestSample, HostSample
 from emuvisor.units import NS_PER_S
@@ -185,21 +184,10 @@ def _score(cpu: CpuRates, before: GuestSample | None, after: GuestSample, second
     """As the autopilot's, from percents of a pCPU."""
     if before is None or not seconds:
         return BEST
-    memory, was = after.memory, before.memory
-    fault_ns = GuestCounters.fault_cost_ns(
-        max(0, memory.decompressed - was.decompressed), max(0, memory.swapped_in - was.swapped_in)
-    )
-    waited_ns = _waited_ns(after) - _waited_ns(before)
-    faults, waited = (max(0, ns) / NS_PER_S / seconds * WHOLE for ns in (fault_ns, waited_ns))
+    lost_ns = after.faults_ns - before.faults_ns, after.limited_ns - before.limited_ns
+    faults, waited = (max(0, ns) / NS_PER_S / seconds * WHOLE for ns in lost_ns)
     faults = min(cpu.used, faults)
     return part_of_use(cpu.used - faults, cpu.ready + cpu.throttled + faults + min(WHOLE, waited))
-
-
-def _waited_ns(sample: GuestSample) -> int:
-    """How long its disks and cards waited for their limits."""
-    devices = [*sample.statistics.disks, *sample.statistics.nics]
-    histograms = [device.get("latency", {}).get("throttled") for device in devices]
-    return sum(histogram["count"] * histogram["mean_ns"] for histogram in histograms if histogram)
 
 
 def _slowest(disks: Sequence[Mapping[str, Any]], kind: str) -> int:

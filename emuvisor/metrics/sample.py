@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emuvisor.host.autopilot.view import GuestCounters
 from emuvisor.host.memory.statistics import GuestMemoryStatistics, HostMemoryStatistics
 from emuvisor.host.statistics import GuestStatistics
 
@@ -50,6 +51,18 @@ class GuestSample:
     def name(self) -> str:
         """The guest's."""
         return self.statistics.name
+
+    @property
+    def faults_ns(self) -> int:
+        """How long its pCPUs waited for pages that the host had compressed or swapped, by what one takes on average."""
+        return GuestCounters.fault_cost_ns(self.memory.decompressed, self.memory.swapped_in)
+
+    @property
+    def limited_ns(self) -> int:
+        """How long its disks and cards waited for their limits."""
+        devices = [*self.statistics.disks, *self.statistics.nics]
+        histograms = [device.get("latency", {}).get("throttled") for device in devices]
+        return sum(histogram["total_ns"] for histogram in histograms if histogram)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,8 +131,7 @@ def _rates(guest: "Guest", disks: list[dict[str, Any]], nics: list[dict[str, Any
 def _of_device(
     knob: Knob, number: int, pool: str, limits: Limits, numbers: Mapping[str, Any]
 ) -> Iterator[RateCounter]:
-    throttled = numbers["latency"]["throttled"]
-    waited_ns = throttled["count"] * throttled["mean_ns"]
+    waited_ns = numbers["latency"]["throttled"]["total_ns"]
     for name, keys in DONE.items():
         rate: Rate | None = getattr(limits, name, None)
         if rate is not None:

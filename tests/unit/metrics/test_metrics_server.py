@@ -15,21 +15,24 @@ from emuvisor.metrics.exposition import exposition
 from emuvisor.metrics.server import MAX_CLIENTS, MetricsServer
 
 Serve = Callable[..., MetricsServer]
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """serve(sample): a server on some port of loopback, with a clock that stands still."""
+    """serve(sample): a server on some port of loopback that waits for its clients, with a clock that stands still."""
     with ExitStack() as stack:
 
-        def start(sample: Callable[[], HostSample] = host, **options: float) -> MetricsServer:
-            return stack.enter_context(MetricsServer(":0", sample, clock=lambda: 0.0, **options))
+        def start(
+            sample: Callable[[], HostSample] = host, *, patience_s: float = PATIENCE_S
+        ) -> MetricsServer:
+            return stack.enter_context(MetricsServer(":0", sample, patience_s=patience_s, clock=lambda: 0.0))
 
         yield start
 
 
 def connect(server: MetricsServer) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
 
 
 def ask(server: MetricsServer, request: bytes) -> bytes:
@@ -44,7 +47,7 @@ def test_the_metrics(serve: Serve) -> None:
     sample = host(guest("web"))
     server = serve(lambda: sample)
     assert server.url == f"http://127.0.0.1:{server.port}/metrics"
-    with urllib.request.urlopen(server.url, timeout=30) as response:
+    with urllib.request.urlopen(server.url, timeout=PATIENCE_S) as response:
         assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert response.read().decode() == exposition(sample)
 
@@ -57,7 +60,7 @@ def test_a_page_is_given_out_again_for_a_moment() -> None:
         samples.append(host())
         return samples[-1]
 
-    with MetricsServer(":0", sample, clock=lambda: now[0]) as server:
+    with MetricsServer(":0", sample, patience_s=PATIENCE_S, clock=lambda: now[0]) as server:
         for now[0] in (0.0, 0.2, 0.3, 0.3):
             assert ask(server, b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
     assert len(samples) == 2

@@ -87,10 +87,8 @@ def test_the_host_sums_its_guests_up() -> None:
 
 
 def test_the_score_is_the_part_of_time_that_was_of_use() -> None:
-    def waited(count: int) -> list[dict[str, Any]]:
-        return [
-            DISK | {"latency": {"throttled": {"count": count, "mean_ns": NS}, "read": NONE, "write": NONE}}
-        ]
+    def waited(ms: int) -> list[dict[str, Any]]:
+        return [DISK | {"latency": {"throttled": {"total_ns": ms * NS}, "read": NONE, "write": NONE}}]
 
     assert one({}, {}).score == 100
     result = one({"cpu_ns": 9 * NS}, {"cpu_ns": 49 * NS, "waited_ns": 20 * NS, "throttled_ns": 20 * NS})
