@@ -6,8 +6,9 @@ A chip lists its registers once, as a `Fields` mapping from attribute name to th
 
 import reprlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import Any, Protocol
 
 from emuvisor.bus.clock import Timer
@@ -45,8 +46,16 @@ class Kind(Protocol):
         ...
 
 
-Fields = Mapping[str, Kind]
-"""Attribute name to the values that it may have."""
+class Fields(dict[str, Kind]):
+    """Attribute name to the values that it may have; one at least. Made once for each kind of chip."""
+
+    def __init__(self, kinds: Mapping[str, Kind]) -> None:
+        super().__init__(kinds)
+        names = [*self] if len(self) > 1 else [*self, *self]  # one alone would not give a tuple
+        self.present: Callable[[object], tuple[Any, ...]] = attrgetter(*names)
+        """All these attributes of a chip."""
+        self.saved: Callable[[SavedState], tuple[Any, ...]] = itemgetter(*names)
+        """All these fields of a saved state, in the same order. Raises KeyError where one is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,26 +144,29 @@ def save_fields(chip: object, device: str, version: int, fields: Fields) -> Save
 def load_fields(chip: object, state: SavedState, device: str, version: int, fields: Fields) -> None:
     """Set the attributes of `chip` named in `fields` from `state`, which `save_fields` made.
 
-    Containers are refilled, not replaced; what has its value already is left alone, which most fields have when a
+    Containers are refilled, not replaced; what equals its value already is left alone, as most fields do when a
     guest is put back to where it was a moment ago. Raises SnapshotError for a state of another device, a
     newer version, and a field that is missing or has a value that is not allowed.
     """
     if state.get("device") != device or state.get("version") != version:
         check_saved(state, device, version)  # an older version is fine
-    for field, kind in fields.items():
-        present = getattr(chip, field)
-        try:
-            value = state[field]
-        except KeyError:
-            raise SnapshotError(f"{device}: the saved state has no field {field!r}") from None
+    try:
+        values = fields.saved(state)
+    except KeyError as error:
+        raise SnapshotError(f"{device}: the saved state has no field {error}") from None
+    if fields.present(chip) == values:  # most often, and quicker than one by one
+        return
+    for (field, kind), value in zip(fields.items(), values, strict=False):
+        present = getattr(chip, field)  # now: what drives a line may have changed it
         if value is present or (value == present and type(value) is type(present)):
             continue
         if not kind.accepts(value):
             raise SnapshotError(f"{device}: saved field {field!r} is {reprlib.repr(value)}; expected {kind}")
-        if type(present) in _CONTAINERS:
-            if type(present) is not bytearray or present != value:
-                present.clear()
-                present.extend(value)
+        if type(present) is bytearray:
+            present[:] = value  # in place: a new one of a display's size costs more than copying it
+        elif type(present) in _CONTAINERS:
+            present.clear()
+            present.extend(value)
         else:
             setattr(chip, field, value)
 

@@ -9,7 +9,7 @@ __all__ = ["A20Gate"]
 
 _DEVICE = "a20-gate"
 _VERSION = 1
-_FIELDS: Fields = {"enabled": Flag()}
+_FIELDS = Fields({"enabled": Flag()})
 
 
 class A20Gate:

@@ -86,17 +86,19 @@ ACPI_DISABLE = 0xF0
 _PM = "acpi-pm"
 _SMI = "smi-command"
 _VERSION = 1
-_FIELDS: Fields = {
-    "pm1_sts": Number(PM1_EVENTS | WAK_STS),
-    "pm1_en": Number(PM1_EVENTS),
-    "pm1_cnt": Number(PM1_CNT_KEPT),
-    "gpe0_sts": Number(WORD),
-    "gpe0_en": Number(WORD),
-    "checked_ns": TIME,
-    "sci_level": Flag(),
-    "deadline_ns": OPTIONAL_TIME,
-}
-_SMI_FIELDS: Fields = {"command": Number(0xFF), "status": Number(0xFF)}
+_FIELDS = Fields(
+    {
+        "pm1_sts": Number(PM1_EVENTS | WAK_STS),
+        "pm1_en": Number(PM1_EVENTS),
+        "pm1_cnt": Number(PM1_CNT_KEPT),
+        "gpe0_sts": Number(WORD),
+        "gpe0_en": Number(WORD),
+        "checked_ns": TIME,
+        "sci_level": Flag(),
+        "deadline_ns": OPTIONAL_TIME,
+    }
+)
+_SMI_FIELDS = Fields({"command": Number(0xFF), "status": Number(0xFF)})
 
 
 class PowerManagement:

@@ -73,19 +73,21 @@ _CHIP = "8237a"
 _PAGES = "dma-pages"
 _VERSION = 1
 _WORDS = 2 * CHANNELS
-_CHIP_FIELDS: Fields = {
-    "base_address": Data(_WORDS, minimum=_WORDS),
-    "base_count": Data(_WORDS, minimum=_WORDS),
-    "address": Data(_WORDS, minimum=_WORDS),
-    "count": Data(_WORDS, minimum=_WORDS),
-    "modes": Data(CHANNELS, minimum=CHANNELS),
-    "command": Number(0xFF),
-    "mask": Number(ALL_CHANNELS),
-    "requests": Number(ALL_CHANNELS),
-    "terminal_counts": Number(ALL_CHANNELS),
-    "byte_pointer": Number(1),
-}
-_PAGE_FIELDS: Fields = {"pages": Data(PAGE_REGISTERS, minimum=PAGE_REGISTERS)}
+_CHIP_FIELDS = Fields(
+    {
+        "base_address": Data(_WORDS, minimum=_WORDS),
+        "base_count": Data(_WORDS, minimum=_WORDS),
+        "address": Data(_WORDS, minimum=_WORDS),
+        "count": Data(_WORDS, minimum=_WORDS),
+        "modes": Data(CHANNELS, minimum=CHANNELS),
+        "command": Number(0xFF),
+        "mask": Number(ALL_CHANNELS),
+        "requests": Number(ALL_CHANNELS),
+        "terminal_counts": Number(ALL_CHANNELS),
+        "byte_pointer": Number(1),
+    }
+)
+_PAGE_FIELDS = Fields({"pages": Data(PAGE_REGISTERS, minimum=PAGE_REGISTERS)})
 
 
 def _word(registers: bytearray, channel: int) -> int:

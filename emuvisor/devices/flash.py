@@ -43,13 +43,15 @@ IDENTIFIERS = bytes([MANUFACTURER_INTEL, DEVICE_J3])
 
 _DEVICE = "flash"
 _VERSION = 1
-_FIELDS: Fields = {
-    "status": Number(READY | ERASE_ERROR | PROGRAM_ERROR),
-    "expects": Number(5),
-    "shows": Number(2),
-    "buffer": Numbers(BUFFER_SIZE, MAX_SIZE * 256 - 1),
-    "buffer_count": Number(BUFFER_SIZE),
-}
+_FIELDS = Fields(
+    {
+        "status": Number(READY | ERASE_ERROR | PROGRAM_ERROR),
+        "expects": Number(5),
+        "shows": Number(2),
+        "buffer": Numbers(BUFFER_SIZE, MAX_SIZE * 256 - 1),
+        "buffer_count": Number(BUFFER_SIZE),
+    }
+)
 
 
 class Expects:
@@ -101,7 +103,7 @@ class Flash:
         self.buffer: list[int] = []
         """A buffered write so far, as address * 256 + byte."""
         self.buffer_count = 0
-        self._fields: Fields = {"data": Data(len(data), minimum=len(data)), **_FIELDS}
+        self._fields = Fields({"data": Data(len(data), minimum=len(data)), **_FIELDS})
         show(bytes(data))
 
     @property

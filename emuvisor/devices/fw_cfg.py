@@ -65,11 +65,13 @@ MAX_PADDING = 0x10000
 
 _DEVICE = "fw_cfg"
 _VERSION = 1
-_FIELDS: Fields = {
-    "selected": Number(MAX_KEY),
-    "position": Number(2**32 - 1),
-    "dma_address": Data(DMA_ADDRESS_SIZE, minimum=DMA_ADDRESS_SIZE),
-}
+_FIELDS = Fields(
+    {
+        "selected": Number(MAX_KEY),
+        "position": Number(2**32 - 1),
+        "dma_address": Data(DMA_ADDRESS_SIZE, minimum=DMA_ADDRESS_SIZE),
+    }
+)
 
 
 class FwCfg:

@@ -20,6 +20,8 @@ class LatencySummary:
     """A distribution in a few numbers, all but `count` in nanoseconds; zeros before there was anything."""
 
     count: int
+    total_ns: int
+    """Of all of them; it never falls."""
     mean_ns: int
     p50_ns: int
     p90_ns: int
@@ -68,11 +70,11 @@ class Histogram:
     def summary(self) -> LatencySummary:
         """The numbers for people."""
         count = self.count
+        total_ns = sum((first + last) // 2 * n for first, last, n in self.buckets())
         return LatencySummary(
             count=count,
-            mean_ns=sum((first + last) // 2 * n for first, last, n in self.buckets()) // count
-            if count
-            else 0,
+            total_ns=total_ns,
+            mean_ns=total_ns // count if count else 0,
             p50_ns=self.percentile(50),
             p90_ns=self.percentile(90),
             p99_ns=self.percentile(99),

@@ -70,14 +70,16 @@ LEGACY_REPLACEMENT = 0x2
 
 _DEVICE = "hpet"
 _VERSION = 1
-_FIELDS: Fields = {
-    "config": Number(ENABLE | LEGACY_REPLACEMENT),
-    "status": Number((1 << TIMER_COUNT) - 1),
-    "base": Number(MASK_64),
-    "started_tick": TIME,
-    "pit_level": Flag(),
-    "rtc_level": Flag(),
-}
+_FIELDS = Fields(
+    {
+        "config": Number(ENABLE | LEGACY_REPLACEMENT),
+        "status": Number((1 << TIMER_COUNT) - 1),
+        "base": Number(MASK_64),
+        "started_tick": TIME,
+        "pit_level": Flag(),
+        "rtc_level": Flag(),
+    }
+)
 
 
 class Hpet:

@@ -31,13 +31,15 @@ HIGH_HALF = MASK_64 ^ MASK_32
 
 _DEVICE = "hpet-comparator"
 _VERSION = 1
-_FIELDS: Fields = {
-    "config": Number(WRITABLE),
-    "comparator": Number(MASK_64),
-    "period": Number(MASK_64),
-    "fsb": Number(MASK_64),
-    "deadline_ns": OPTIONAL_TIME,
-}
+_FIELDS = Fields(
+    {
+        "config": Number(WRITABLE),
+        "comparator": Number(MASK_64),
+        "period": Number(MASK_64),
+        "fsb": Number(MASK_64),
+        "deadline_ns": OPTIONAL_TIME,
+    }
+)
 
 
 class Comparator:

@@ -82,19 +82,21 @@ KEYBOARD_CLOCK_AND_DATA = 0xC0
 
 _DEVICE = "i8042"
 _VERSION = 1
-_FIELDS: Fields = {
-    "ram": Data(RAM_SIZE, minimum=RAM_SIZE),
-    "output": Number(0xFF),
-    "output_full": Flag(),
-    "output_is_aux": Flag(),
-    "reply": Number(0xFF, optional=True),
-    "reply_is_aux": Flag(),
-    "expecting": Number(0xFF, optional=True),
-    "last_was_command": Flag(),
-    "translated_break": Flag(),
-    "irq_level": Flag(),
-    "aux_irq_level": Flag(),
-}
+_FIELDS = Fields(
+    {
+        "ram": Data(RAM_SIZE, minimum=RAM_SIZE),
+        "output": Number(0xFF),
+        "output_full": Flag(),
+        "output_is_aux": Flag(),
+        "reply": Number(0xFF, optional=True),
+        "reply_is_aux": Flag(),
+        "expecting": Number(0xFF, optional=True),
+        "last_was_command": Flag(),
+        "translated_break": Flag(),
+        "irq_level": Flag(),
+        "aux_irq_level": Flag(),
+    }
+)
 
 
 def _unconnected(_level: bool) -> None:

@@ -18,7 +18,7 @@ THROUGH_APIC = 0x01
 
 _DEVICE = "imcr"
 _VERSION = 1
-_FIELDS: Fields = {"address": Number(0xFF), "through_apic": Flag(), "level": Flag()}
+_FIELDS = Fields({"address": Number(0xFF), "through_apic": Flag(), "level": Flag()})
 
 
 class Imcr:

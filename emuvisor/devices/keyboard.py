@@ -55,16 +55,18 @@ DEFAULT_SCAN_CODE_SET = 2
 
 _DEVICE = "ps2-keyboard"
 _VERSION = 1
-_FIELDS: Fields = {
-    "scan_set": Number(max(SCAN_CODE_SETS), minimum=min(SCAN_CODE_SETS)),
-    "enabled": Flag(),
-    "leds": Number(0xFF),
-    "expecting": Number(0xFF, optional=True),
-    "last_sent": Number(0xFF),
-    "replies": Data(MAX_REPLIES),
-    "fifo": Data(FIFO_SIZE + 1),
-    "waiting": Data(MAX_WAITING * (LONGEST_NAME + 2)),
-}
+_FIELDS = Fields(
+    {
+        "scan_set": Number(max(SCAN_CODE_SETS), minimum=min(SCAN_CODE_SETS)),
+        "enabled": Flag(),
+        "leds": Number(0xFF),
+        "expecting": Number(0xFF, optional=True),
+        "last_sent": Number(0xFF),
+        "replies": Data(MAX_REPLIES),
+        "fifo": Data(FIFO_SIZE + 1),
+        "waiting": Data(MAX_WAITING * (LONGEST_NAME + 2)),
+    }
+)
 
 
 def _nobody() -> None:

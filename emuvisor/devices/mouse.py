@@ -91,25 +91,27 @@ SCALED = (0, 1, 1, 3, 6, 9)
 _DEVICE = "ps2-mouse"
 _VERSION = 1
 _COUNT = Number(COUNT_LIMIT, minimum=-COUNT_LIMIT)
-_FIELDS: Fields = {
-    "device_type": Number(FIVE_BUTTONS),
-    "enabled": Flag(),
-    "remote": Flag(),
-    "wrap": Flag(),
-    "scaling": Flag(),
-    "resolution": Number(MAX_RESOLUTION),
-    "sample_rate": Number(0xFF),
-    "knock": Data(KNOCK_LENGTH),
-    "expecting": Number(0xFF, optional=True),
-    "buttons": Number(ALL_BUTTONS),
-    "unreported": Flag(),
-    "dx": _COUNT,
-    "dy": _COUNT,
-    "dz": _COUNT,
-    "replies": Data(MAX_REPLIES),
-    "fifo": Data(FIFO_SIZE),
-    "last_sent": Data(MAX_REPLIES),
-}
+_FIELDS = Fields(
+    {
+        "device_type": Number(FIVE_BUTTONS),
+        "enabled": Flag(),
+        "remote": Flag(),
+        "wrap": Flag(),
+        "scaling": Flag(),
+        "resolution": Number(MAX_RESOLUTION),
+        "sample_rate": Number(0xFF),
+        "knock": Data(KNOCK_LENGTH),
+        "expecting": Number(0xFF, optional=True),
+        "buttons": Number(ALL_BUTTONS),
+        "unreported": Flag(),
+        "dx": _COUNT,
+        "dy": _COUNT,
+        "dz": _COUNT,
+        "replies": Data(MAX_REPLIES),
+        "fifo": Data(FIFO_SIZE),
+        "last_sent": Data(MAX_REPLIES),
+    }
+)
 
 
 def _nobody() -> None:

@@ -59,24 +59,26 @@ ELCR_WRITABLE = (0xF8, 0xDE)
 _VERSION = 1
 _PAIR = "i8259a-pair"
 _CHIP = "i8259a"
-_FIELDS: Fields = {
-    "irr": Number(0xFF),
-    "isr": Number(0xFF),
-    "imr": Number(0xFF),
-    "levels": Number(0xFF),
-    "level_triggered": Number(0xFF),
-    "vector_base": Number(ICW2_BASE_MASK),
-    "slave_inputs": Number(0xFF),
-    "icw1": Number(0xFF),
-    "icw4": Number(0xFF),
-    "next_icw": Number(4),
-    "ready": Flag(),
-    "lowest_priority": Number(7),
-    "rotate_on_aeoi": Flag(),
-    "special_mask": Flag(),
-    "read_isr": Flag(),
-    "poll": Flag(),
-}
+_FIELDS = Fields(
+    {
+        "irr": Number(0xFF),
+        "isr": Number(0xFF),
+        "imr": Number(0xFF),
+        "levels": Number(0xFF),
+        "level_triggered": Number(0xFF),
+        "vector_base": Number(ICW2_BASE_MASK),
+        "slave_inputs": Number(0xFF),
+        "icw1": Number(0xFF),
+        "icw4": Number(0xFF),
+        "next_icw": Number(4),
+        "ready": Flag(),
+        "lowest_priority": Number(7),
+        "rotate_on_aeoi": Flag(),
+        "special_mask": Flag(),
+        "read_isr": Flag(),
+        "poll": Flag(),
+    }
+)
 
 
 class I8259A:

@@ -43,11 +43,13 @@ READ_BACK_SELECT_SHIFT = 1
 
 _DEVICE = "i8254"
 _VERSION = 1
-_FIELDS: Fields = {
-    "missed_edges": Number(2**63 - 1),
-    "irq_level": Flag(),
-    "deadline_ns": OPTIONAL_TIME,
-}
+_FIELDS = Fields(
+    {
+        "missed_edges": Number(2**63 - 1),
+        "irq_level": Flag(),
+        "deadline_ns": OPTIONAL_TIME,
+    }
+)
 
 
 def tick_at_ns(now_ns: int) -> int:

@@ -41,23 +41,25 @@ BCD_MODULUS = 10_000
 
 _DEVICE = "i8254-counter"
 _VERSION = 1
-_FIELDS: Fields = {
-    "mode": Number(HARDWARE_STROBE),
-    "bcd": Flag(),
-    "access": Number(RW_LSB_MSB, minimum=RW_LSB),
-    "gate": Flag(),
-    "low_byte": Number(0xFF, optional=True),
-    "reload": Number(BINARY_MODULUS, minimum=1, optional=True),
-    "null_count": Flag(),
-    "period": Number(BINARY_MODULUS),
-    "origin": TIME,
-    "held": OPTIONAL_TIME,
-    "reload_tick": OPTIONAL_TIME,
-    "retriggered": Flag(),
-    "read_high": Flag(),
-    "latched_count": Number(0xFFFF, optional=True),
-    "latched_status": Number(0xFF, optional=True),
-}
+_FIELDS = Fields(
+    {
+        "mode": Number(HARDWARE_STROBE),
+        "bcd": Flag(),
+        "access": Number(RW_LSB_MSB, minimum=RW_LSB),
+        "gate": Flag(),
+        "low_byte": Number(0xFF, optional=True),
+        "reload": Number(BINARY_MODULUS, minimum=1, optional=True),
+        "null_count": Flag(),
+        "period": Number(BINARY_MODULUS),
+        "origin": TIME,
+        "held": OPTIONAL_TIME,
+        "reload_tick": OPTIONAL_TIME,
+        "retriggered": Flag(),
+        "read_high": Flag(),
+        "latched_count": Number(0xFFFF, optional=True),
+        "latched_status": Number(0xFF, optional=True),
+    }
+)
 
 
 class Counter:

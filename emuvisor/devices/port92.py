@@ -13,7 +13,7 @@ ALT_A20_GATE = 0x02
 
 _DEVICE = "port92"
 _VERSION = 1
-_FIELDS: Fields = {"init_now": Flag()}
+_FIELDS = Fields({"init_now": Flag()})
 
 
 class Port92:

@@ -11,7 +11,7 @@ CODES_KEPT = 256
 
 _DEVICE = "post"
 _VERSION = 1
-_FIELDS: Fields = {"codes": Numbers(length=CODES_KEPT, maximum=0xFF)}
+_FIELDS = Fields({"codes": Numbers(length=CODES_KEPT, maximum=0xFF)})
 
 
 class PostPort:

@@ -17,7 +17,7 @@ FULL_RESET = SYSTEM_RESET | RESET_CPU
 
 _DEVICE = "reset-control"
 _VERSION = 1
-_FIELDS: Fields = {"control": Number(FULL_RESET)}
+_FIELDS = Fields({"control": Number(FULL_RESET)})
 
 
 class ResetControl:

@@ -109,19 +109,21 @@ WEEKDAY_OF_DAY_0 = 6
 
 _DEVICE = "mc146818"
 _VERSION = 1
-_FIELDS: Fields = {
-    "index": Number(0xFF),
-    "cmos": Data(CMOS_SIZE, minimum=CMOS_SIZE),
-    "register_a": Number(0x7F),
-    "register_b": Number(0xFF),
-    "register_c": Number(0xFF),
-    "base_seconds": TIME,
-    "base_ns": TIME,
-    "weekday_shift": Number(DAYS_PER_WEEK - 1),
-    "checked_ns": TIME,
-    "irq_level": Flag(),
-    "deadline_ns": OPTIONAL_TIME,
-}
+_FIELDS = Fields(
+    {
+        "index": Number(0xFF),
+        "cmos": Data(CMOS_SIZE, minimum=CMOS_SIZE),
+        "register_a": Number(0x7F),
+        "register_b": Number(0xFF),
+        "register_c": Number(0xFF),
+        "base_seconds": TIME,
+        "base_ns": TIME,
+        "weekday_shift": Number(DAYS_PER_WEEK - 1),
+        "checked_ns": TIME,
+        "irq_level": Flag(),
+        "deadline_ns": OPTIONAL_TIME,
+    }
+)
 
 
 class MC146818:

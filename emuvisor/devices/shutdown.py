@@ -21,7 +21,7 @@ PASSWORD = b"Shutdown"
 _PM1A = "pm1a-control"
 _SHUTDOWN = "shutdown-port"
 _VERSION = 1
-_SHUTDOWN_FIELDS: Fields = {"matched": Number(len(PASSWORD) - 1)}
+_SHUTDOWN_FIELDS = Fields({"matched": Number(len(PASSWORD) - 1)})
 
 
 def is_soft_off(register: int) -> bool:

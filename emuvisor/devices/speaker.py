@@ -22,7 +22,7 @@ REFRESH_TICKS = 18
 
 _DEVICE = "nmi-sc"
 _VERSION = 1
-_FIELDS: Fields = {"control": Number(NMI_SC_WRITABLE)}
+_FIELDS = Fields({"control": Number(NMI_SC_WRITABLE)})
 
 
 class SpeakerPort:

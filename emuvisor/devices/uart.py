@@ -107,23 +107,25 @@ TIMEOUT_CHARACTERS = 4
 
 _DEVICE = "ns16550a"
 _VERSION = 1
-_FIELDS: Fields = {
-    "divisor": Number(0xFFFF),
-    "ier": Number(IER_MASK),
-    "lcr": Number(0xFF),
-    "mcr": Number(MCR_MASK),
-    "msr": Number(0xFF),
-    "scr": Number(0xFF),
-    "fifo_enabled": Flag(),
-    "trigger": Number(max(TRIGGER_LEVELS), minimum=1),
-    "fifo": Data(FIFO_SIZE),
-    "queue": Data(QUEUE_SIZE),
-    "overrun": Flag(),
-    "timed_out": Flag(),
-    "thre_pending": Flag(),
-    "irq_level": Flag(),
-    "deadline_ns": OPTIONAL_TIME,
-}
+_FIELDS = Fields(
+    {
+        "divisor": Number(0xFFFF),
+        "ier": Number(IER_MASK),
+        "lcr": Number(0xFF),
+        "mcr": Number(MCR_MASK),
+        "msr": Number(0xFF),
+        "scr": Number(0xFF),
+        "fifo_enabled": Flag(),
+        "trigger": Number(max(TRIGGER_LEVELS), minimum=1),
+        "fifo": Data(FIFO_SIZE),
+        "queue": Data(QUEUE_SIZE),
+        "overrun": Flag(),
+        "timed_out": Flag(),
+        "thre_pending": Flag(),
+        "irq_level": Flag(),
+        "deadline_ns": OPTIONAL_TIME,
+    }
+)
 _BYTES = tuple(bytes((value,)) for value in range(256))
 
 

@@ -15,7 +15,7 @@ ID_LENGTH = 16
 
 _DEVICE = "vm-generation-id"
 _VERSION = 1
-_FIELDS: Fields = {"identifier": Data(ID_LENGTH, minimum=ID_LENGTH), "changed": Flag()}
+_FIELDS = Fields({"identifier": Data(ID_LENGTH, minimum=ID_LENGTH), "changed": Flag()})
 
 
 class VmGenerationId:

@@ -71,8 +71,8 @@ def _from_json(item: dict[str, Any]) -> Any:
         return item
     if list(item) == [_BYTES]:
         try:
-            return base64.b64decode(item[_BYTES], validate=True)
-        except (TypeError, binascii.Error):
+            return binascii.a2b_base64(item[_BYTES], strict_mode=True)
+        except (TypeError, ValueError):
             raise ValueError("bytes are not in base64") from None
     if any(name.startswith("$") and not name.startswith("$$") for name in item):
         raise ValueError(f"unknown names {sorted(item)!r:.80}")

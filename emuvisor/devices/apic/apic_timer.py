@@ -17,16 +17,18 @@ MAX_COUNT = 0xFFFFFFFF
 
 _DEVICE = "apic-timer"
 _VERSION = 1
-_FIELDS: Fields = {
-    "initial_count": Number(MAX_COUNT),
-    "divide_configuration": Number(DIVIDE_WRITABLE),
-    "periodic": Flag(),
-    "masked": Flag(),
-    "count": Number(MAX_COUNT),
-    "origin_ns": TIME,
-    "missed_periods": Number(2**63 - 1),
-    "deadline_ns": OPTIONAL_TIME,
-}
+_FIELDS = Fields(
+    {
+        "initial_count": Number(MAX_COUNT),
+        "divide_configuration": Number(DIVIDE_WRITABLE),
+        "periodic": Flag(),
+        "masked": Flag(),
+        "count": Number(MAX_COUNT),
+        "origin_ns": TIME,
+        "missed_periods": Number(2**63 - 1),
+        "deadline_ns": OPTIONAL_TIME,
+    }
+)
 
 
 class ApicTimer:

@@ -58,12 +58,14 @@ REGISTER_BYTES = 4
 
 _DEVICE = "io-apic"
 _VERSION = 1
-_FIELDS: Fields = {
-    "select": Number(0xFF),
-    "apic_id": Number(ID_MASK),
-    "arbitration_id": Number(ID_MASK),
-    "levels": Number((1 << MAX_PINS) - 1),
-}
+_FIELDS = Fields(
+    {
+        "select": Number(0xFF),
+        "apic_id": Number(ID_MASK),
+        "arbitration_id": Number(ID_MASK),
+        "levels": Number((1 << MAX_PINS) - 1),
+    }
+)
 _ENTRY = Number(DESTINATION | ENTRY_WRITABLE | REMOTE_IRR)
 
 

@@ -43,27 +43,29 @@ CR8_SHIFT = 4
 
 _DEVICE = "local-apic"
 _VERSION = 1
-_FIELDS: Fields = {
-    "apic_id": Number(0xFF),
-    "enabled": Flag(),
-    "tpr": Number(0xFF),
-    "logical_id": Number(0xFF),
-    "dfr": Number(reg.DFR_FLAT, minimum=reg.DFR_FLAT & ~reg.DFR_MODEL),
-    "svr": Number(reg.SVR_WRITABLE),
-    "isr": Number(ALL_VECTORS),
-    "tmr": Number(ALL_VECTORS),
-    "irr": Number(ALL_VECTORS),
-    "esr": Number(reg.ESR_BITS),
-    "errors": Number(reg.ESR_BITS),
-    "icr_low": Number(reg.ICR_LOW_WRITABLE),
-    "destination": Number(0xFF),
-    **{entry.attribute: Number(entry.writable | MASKED | REMOTE_IRR) for entry in reg.LVT.values()},
-    "extint_latched": Flag(),
-    "waiting_for_sipi": Flag(),
-    "lint0_level": Flag(),
-    "lint1_level": Flag(),
-    "bypass_level": Flag(),
-}
+_FIELDS = Fields(
+    {
+        "apic_id": Number(0xFF),
+        "enabled": Flag(),
+        "tpr": Number(0xFF),
+        "logical_id": Number(0xFF),
+        "dfr": Number(reg.DFR_FLAT, minimum=reg.DFR_FLAT & ~reg.DFR_MODEL),
+        "svr": Number(reg.SVR_WRITABLE),
+        "isr": Number(ALL_VECTORS),
+        "tmr": Number(ALL_VECTORS),
+        "irr": Number(ALL_VECTORS),
+        "esr": Number(reg.ESR_BITS),
+        "errors": Number(reg.ESR_BITS),
+        "icr_low": Number(reg.ICR_LOW_WRITABLE),
+        "destination": Number(0xFF),
+        **{entry.attribute: Number(entry.writable | MASKED | REMOTE_IRR) for entry in reg.LVT.values()},
+        "extint_latched": Flag(),
+        "waiting_for_sipi": Flag(),
+        "lint0_level": Flag(),
+        "lint1_level": Flag(),
+        "bypass_level": Flag(),
+    }
+)
 
 
 class LocalApic:

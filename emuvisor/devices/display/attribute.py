@@ -3,10 +3,13 @@
 One port takes index and data by turns; a read of input status 1 makes the index the next.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-from emuvisor.bus.saved import Fields, Flag
+from emuvisor.bus.saved import Flag, Kind
 from emuvisor.devices.display.registers import RegisterFile
 
 __all__ = ["AttributeController"]
@@ -40,15 +43,13 @@ class AttributeController(RegisterFile):
     name = "vga attribute controller"
     power_on = bytes((0, 1, 2, 3, 4, 5, 0x14, 7, *range(0x38, 0x40), LINE_GRAPHICS | BLINK, 0, PLANES, 8, 0))
     writable = bytes((*[PALETTE_MASK] * PALETTE_SIZE, 0xEF, 0xFF, 0x3F, 0x0F, 0x0F))
+    more_fields: ClassVar[Mapping[str, Kind]] = {"data_next": Flag(), "palette_enabled": Flag()}
 
     def __init__(self) -> None:
         super().__init__()
         self.data_next = False
         """The flip-flop: the next write to 3C0h is data."""
         self.palette_enabled = False
-
-    def _make_fields(self) -> Fields:
-        return {**super()._make_fields(), "data_next": Flag(), "palette_enabled": Flag()}
 
     def reset(self) -> None:
         """Back to the values after power-on."""

@@ -66,7 +66,7 @@ PLANE_MASK = PLANE_SIZE - 1
 
 _DEVICE = "bochs vbe"
 _VERSION = 1
-_FIELDS: Fields = {"index": Number(0xFFFF), "registers": Numbers(COUNT, 0xFFFF)}
+_FIELDS = Fields({"index": Number(0xFFFF), "registers": Numbers(COUNT, 0xFFFF)})
 
 
 class BochsVbe:

@@ -22,14 +22,16 @@ WRITE_STATE = 0x00
 
 _DEVICE = "vga dac"
 _VERSION = 1
-_FIELDS: Fields = {
-    "colours": Data(SIZE, minimum=SIZE),
-    "mask": Number(0xFF),
-    "index": Number(COLOURS - 1),
-    "channel": Number(CHANNELS - 1),
-    "reading": Flag(),
-    "eight_bit": Flag(),
-}
+_FIELDS = Fields(
+    {
+        "colours": Data(SIZE, minimum=SIZE),
+        "mask": Number(0xFF),
+        "index": Number(COLOURS - 1),
+        "channel": Number(CHANNELS - 1),
+        "reading": Flag(),
+        "eight_bit": Flag(),
+    }
+)
 
 
 class Dac:

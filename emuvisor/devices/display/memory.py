@@ -26,8 +26,6 @@ WINDOW_LENGTH = 128 * KIB
 PLANES = 4
 PLANE_SIZE = 64 * KIB
 SIZE = PLANES * PLANE_SIZE
-BLANK = bytes(SIZE)
-"""As after power-on."""
 BANK_SIZE = 64 * KIB
 
 ADDRESS_MASK = PLANE_SIZE - 1
@@ -45,8 +43,9 @@ TEXT_PLANES = 0b0011
 EVEN_PLANES = 0b0101
 
 _DEVICE = "vga memory"
-_VERSION = 1
-_FIELDS: Fields = {"content": Data(SIZE, minimum=SIZE), "latches": Number(ALL)}
+_VERSION = 2
+"""In version 1 the content has all its zeros."""
+_FIELDS = Fields({"content": Data(SIZE), "latches": Number(ALL)})
 
 
 class VideoRam(Protocol):
@@ -83,7 +82,7 @@ class DisplayMemory:
         self._pairs = view.cast("H")
         self._words = view.cast("I")
         self._planes: NDArray[np.uint8] = np.frombuffer(self._bytes, np.uint8).reshape(PLANE_SIZE, PLANES)
-        self._content: bytes | None = BLANK
+        self._content: bytes | None = b""
         """What the planes hold, if that is known since they were last written."""
         self._behind = False
         """That was loaded, and the planes get it when somebody uses them."""
@@ -352,15 +351,18 @@ class DisplayMemory:
         content = self.content
         for start in range(0, SIZE, PAGE_SIZE):  # pages that stay blank cost the host nothing
             part = slice(start, start + PAGE_SIZE)
-            if content[part] != self._bytes[part]:
-                self._bytes[part] = content[part]
+            new = content[part].ljust(PAGE_SIZE, b"\0")
+            if new != self._bytes[part]:
+                self._bytes[part] = new
         self._behind = False
 
     @property
     def content(self) -> bytes:
-        """All planes, interleaved. As long as nobody writes them, it is the same object."""
+        """All planes, interleaved, without zeros at the end, which in text modes are most. As long as nobody writes
+        them, it is the same object."""
         if self._content is None:
-            self._content = bytes(self._bytes)
+            used = np.flatnonzero(np.frombuffer(self._bytes, np.uint64))
+            self._content = self._bytes[: 8 * (int(used[-1]) + 1)] if len(used) else b""
         return self._content
 
     @content.setter

@@ -1,7 +1,10 @@
 """A file of registers behind an index port and a data port, as four of the VGA's five parts have one."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from emuvisor.bus.device import SavedState
-from emuvisor.bus.saved import Data, Fields, Number, load_fields, save_fields
+from emuvisor.bus.saved import Data, Fields, Kind, Number, load_fields, save_fields
 
 __all__ = ["RegisterFile"]
 
@@ -17,11 +20,18 @@ class RegisterFile:
     name = "vga registers"
     power_on: bytes
     writable: bytes
+    more_fields: ClassVar[Mapping[str, Kind]] = {}
+    """What a kind of file saves besides index and registers."""
+    fields: ClassVar[Fields]
+
+    def __init_subclass__(cls) -> None:
+        count = len(cls.power_on)
+        own: dict[str, Kind] = {"index": Number(0xFF), "registers": Data(count, minimum=count)}
+        cls.fields = Fields({**own, **cls.more_fields})
 
     def __init__(self) -> None:
         self.index = 0
         self.registers = bytearray(self.power_on)
-        self._fields: Fields = self._make_fields()
 
     def read(self) -> int:
         """The register that the index names."""
@@ -37,14 +47,10 @@ class RegisterFile:
         self.index = 0
         self.registers[:] = self.power_on
 
-    def _make_fields(self) -> Fields:
-        count = len(self.power_on)
-        return {"index": Number(0xFF), "registers": Data(count, minimum=count)}
-
     def save(self) -> SavedState:
         """Index and registers as plain data."""
-        return save_fields(self, self.name, _VERSION, self._fields)
+        return save_fields(self, self.name, _VERSION, self.fields)
 
     def load(self, state: SavedState) -> None:
         """Take over what `save` gave. Raises SnapshotError."""
-        load_fields(self, state, self.name, _VERSION, self._fields)
+        load_fields(self, state, self.name, _VERSION, self.fields)

@@ -79,11 +79,13 @@ PALETTE_BPP = 8
 
 _DEVICE = "vga"
 _VERSION = 1
-_FIELDS: Fields = {
-    "miscellaneous": Number(0xFF),
-    "feature_control": Number(0xFF),
-    "video_enable": Number(0xFF),
-}
+_FIELDS = Fields(
+    {
+        "miscellaneous": Number(0xFF),
+        "feature_control": Number(0xFF),
+        "video_enable": Number(0xFF),
+    }
+)
 _PARTS = ("sequencer", "crtc", "graphics", "attribute", "dac", "window", "vbe")
 
 

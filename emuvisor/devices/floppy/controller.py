@@ -69,26 +69,28 @@ class Phase(IntEnum):
 
 _DEVICE = "82077aa"
 _VERSION = 1
-_FIELDS: Fields = {
-    "phase": Number(max(Phase)),
-    "dor": Number(0xFF),
-    "tdr": Number(r.TDR_TAPE_SEL),
-    "rate": Number(r.DRATE),
-    "timing": Data(2, minimum=2),
-    "configuration": Number(r.CONFIGURE_MASK),
-    "precompensation": Number(0xFF),
-    "perpendicular": Number(r.PERPENDICULAR_DRIVES | r.PERPENDICULAR_GAP_WGATE),
-    "locked": Flag(),
-    "end_of_track": Number(0xFF),
-    "command": Data(COMMAND_LENGTH, minimum=COMMAND_LENGTH),
-    "received": Number(COMMAND_LENGTH - 1),
-    "results": Data(RESULT_LENGTH),
-    "ended_seeks": Data(DRIVE_SELECTS),
-    "wants_sense": Flag(),
-    "wants_service": Flag(),
-    "deadline_ns": OPTIONAL_TIME,
-    "irq_level": Flag(),
-}
+_FIELDS = Fields(
+    {
+        "phase": Number(max(Phase)),
+        "dor": Number(0xFF),
+        "tdr": Number(r.TDR_TAPE_SEL),
+        "rate": Number(r.DRATE),
+        "timing": Data(2, minimum=2),
+        "configuration": Number(r.CONFIGURE_MASK),
+        "precompensation": Number(0xFF),
+        "perpendicular": Number(r.PERPENDICULAR_DRIVES | r.PERPENDICULAR_GAP_WGATE),
+        "locked": Flag(),
+        "end_of_track": Number(0xFF),
+        "command": Data(COMMAND_LENGTH, minimum=COMMAND_LENGTH),
+        "received": Number(COMMAND_LENGTH - 1),
+        "results": Data(RESULT_LENGTH),
+        "ended_seeks": Data(DRIVE_SELECTS),
+        "wants_sense": Flag(),
+        "wants_service": Flag(),
+        "deadline_ns": OPTIONAL_TIME,
+        "irq_level": Flag(),
+    }
+)
 
 
 class RateAndChangePort:

@@ -22,15 +22,17 @@ STEP_NS = 20 * NS_PER_US
 
 _DEVICE = "floppy-drive"
 _VERSION = 1
-_FIELDS: Fields = {
-    "track": Number(LAST_TRACK),
-    "cylinder": Number(0xFF),
-    "target": Number(0xFF),
-    "recalibrating": Flag(),
-    "failed": Flag(),
-    "changed": Flag(),
-    "deadline_ns": OPTIONAL_TIME,
-}
+_FIELDS = Fields(
+    {
+        "track": Number(LAST_TRACK),
+        "cylinder": Number(0xFF),
+        "target": Number(0xFF),
+        "recalibrating": Flag(),
+        "failed": Flag(),
+        "changed": Flag(),
+        "deadline_ns": OPTIONAL_TIME,
+    }
+)
 
 
 class FloppyDrive:

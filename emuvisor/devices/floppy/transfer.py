@@ -50,17 +50,19 @@ WRITES = (Op.WRITE_DATA, Op.WRITE_DELETED_DATA, Op.FORMAT_TRACK)
 
 _DEVICE = "floppy-transfer"
 _VERSION = 1
-_FIELDS: Fields = {
-    "sector_id": Data(ID_SIZE, minimum=ID_SIZE),
-    "side": Number(1),
-    "st1": Number(0xFF),
-    "st2": Number(0xFF),
-    "to_verify": Number(0xFF),
-    "buffer": Data(BUFFER_SIZE, minimum=BUFFER_SIZE),
-    "position": Number(BUFFER_SIZE - 1),
-    "length": Number(BUFFER_SIZE),
-    "host_is_done": Flag(),
-}
+_FIELDS = Fields(
+    {
+        "sector_id": Data(ID_SIZE, minimum=ID_SIZE),
+        "side": Number(1),
+        "st1": Number(0xFF),
+        "st2": Number(0xFF),
+        "to_verify": Number(0xFF),
+        "buffer": Data(BUFFER_SIZE, minimum=BUFFER_SIZE),
+        "position": Number(BUFFER_SIZE - 1),
+        "length": Number(BUFFER_SIZE),
+        "host_is_done": Flag(),
+    }
+)
 
 
 class TransferChip(Protocol):

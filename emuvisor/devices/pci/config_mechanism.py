@@ -25,7 +25,7 @@ RESET_CONTROL = 1
 
 _DEVICE = "pci-config-address"
 _VERSION = 1
-_FIELDS: Fields = {"address": Number(WRITABLE)}
+_FIELDS = Fields({"address": Number(WRITABLE)})
 
 
 class ConfigAddress:

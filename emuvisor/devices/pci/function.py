@@ -86,7 +86,7 @@ _CLEARED_BY_ONES = _masks((STATUS, STATUS_CLEARED_BY_ONES, 2))
 """What every function has."""
 
 _VERSION = 1
-_FIELDS: Fields = {"config": Data(CONFIG_SIZE, minimum=CONFIG_SIZE), "intx": Flag()}
+_FIELDS = Fields({"config": Data(CONFIG_SIZE, minimum=CONFIG_SIZE), "intx": Flag()})
 
 
 class PciHost(Protocol):

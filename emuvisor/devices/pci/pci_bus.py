@@ -137,8 +137,13 @@ class PciBus:
         """Let every window answer where the registers say."""
         if self._gathering:
             return
+        windows = dict(self._windows())
+        if (
+            windows == self._shown
+        ):  # as most often when a guest goes back to where it was: they were free, and are
+            return
         wanted: dict[Bar, int] = {}
-        for bar, address in self._windows():
+        for bar, address in windows.items():
             if self._is_free(bar, address, wanted):
                 wanted[bar] = address
         if wanted == self._shown:

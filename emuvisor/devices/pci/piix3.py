@@ -33,7 +33,7 @@ ROUTABLE = (3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15)
 
 _PART = "pirq"
 _VERSION = 1
-_FIELDS: Fields = {"high": Numbers(128, 0xFFF)}
+_FIELDS = Fields({"high": Numbers(128, 0xFFF)})
 SOURCE_SLOT_SHIFT = 4
 SOURCE_PIN_MASK = 0xF
 

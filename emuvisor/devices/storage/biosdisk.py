@@ -62,7 +62,7 @@ BUSY = 0xFF
 
 _DEVICE = "biosdisk"
 _VERSION = 1
-_FIELDS: Fields = {"registers": Data(PORT_COUNT, minimum=PORT_COUNT), "waiting": Number(0xFF)}
+_FIELDS = Fields({"registers": Data(PORT_COUNT, minimum=PORT_COUNT), "waiting": Number(0xFF)})
 
 
 class GuestMemory(Protocol):

@@ -79,22 +79,24 @@ _U32 = Number(0xFFFF_FFFF)
 _COUNT = Number((1 << 64) - 1)
 _DEVICE = "virtio-balloon"
 _VERSION = 1
-_FIELDS: Fields = {
-    "target": _U32,
-    "actual_pages": _U32,
-    "poison_val": _U32,
-    "cmd_id": _U32,
-    "last_cmd_id": _U32,
-    "hinting": Flag(),
-    "pages_inflated": _COUNT,
-    "pages_deflated": _COUNT,
-    "pages_reported": _COUNT,
-    "pages_hinted": _COUNT,
-    "frames_returned": _COUNT,
-    "statistics_received": _COUNT,
-    "inside": Data(MAX_SET_BYTES),
-    "figures": Data(len(STATISTICS) * _STATISTIC.itemsize),
-}
+_FIELDS = Fields(
+    {
+        "target": _U32,
+        "actual_pages": _U32,
+        "poison_val": _U32,
+        "cmd_id": _U32,
+        "last_cmd_id": _U32,
+        "hinting": Flag(),
+        "pages_inflated": _COUNT,
+        "pages_deflated": _COUNT,
+        "pages_reported": _COUNT,
+        "pages_hinted": _COUNT,
+        "frames_returned": _COUNT,
+        "statistics_received": _COUNT,
+        "inside": Data(MAX_SET_BYTES),
+        "figures": Data(len(STATISTICS) * _STATISTIC.itemsize),
+    }
+)
 
 
 class Balloon(VirtioDevice):

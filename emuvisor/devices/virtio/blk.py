@@ -100,7 +100,7 @@ STATUS_BYTE = {status: bytes((status,)) for status in RequestStatus}
 
 _DEVICE = "virtio-blk"
 _VERSION = 1
-_FIELDS: Fields = {"write_through": Flag()}
+_FIELDS = Fields({"write_through": Flag()})
 
 
 class _Refused(Exception):

@@ -53,15 +53,17 @@ MAX_NAME = 64
 
 _DEVICE = "virtio-console"
 _VERSION = 1
-_FIELDS: Fields = {"columns": Number(0xFFFF), "rows": Number(0xFFFF)}
+_FIELDS = Fields({"columns": Number(0xFFFF), "rows": Number(0xFFFF)})
 _PORT_DEVICE = "virtio-console port"
-_PORT_FIELDS: Fields = {
-    "guest_connected": Flag(),
-    "host_connected": Flag(),
-    "added": Flag(),
-    "backlog": Data(BACKLOG),
-}
-_ALL_FIELDS: Fields = {**_FIELDS, "messages": Data(MAX_PORTS * 8 * (_CONTROL.size + MAX_NAME + 2))}
+_PORT_FIELDS = Fields(
+    {
+        "guest_connected": Flag(),
+        "host_connected": Flag(),
+        "added": Flag(),
+        "backlog": Data(BACKLOG),
+    }
+)
+_ALL_FIELDS = Fields({**_FIELDS, "messages": Data(MAX_PORTS * 8 * (_CONTROL.size + MAX_NAME + 2))})
 _LENGTH = Struct("<H")
 
 

@@ -40,12 +40,14 @@ MAX_QUEUES = 1 << 10
 STOPPED = Status.NEEDS_RESET | Status.FAILED
 SETTABLE = Status.ACKNOWLEDGE | Status.DRIVER | Status.DRIVER_OK | Status.FEATURES_OK | Status.FAILED
 _VERSION = 1
-_FIELDS: Fields = {
-    "status": Number(0xFF),
-    "negotiated": Number((1 << 64) - 1),
-    "generation": Number(0xFF),
-    "waiting": Numbers(MAX_QUEUES, MAX_QUEUES - 1),
-}
+_FIELDS = Fields(
+    {
+        "status": Number(0xFF),
+        "negotiated": Number((1 << 64) - 1),
+        "generation": Number(0xFF),
+        "waiting": Numbers(MAX_QUEUES, MAX_QUEUES - 1),
+    }
+)
 
 
 class Suspend(Exception):

@@ -74,13 +74,15 @@ Kind = Literal["keyboard", "mouse", "tablet"]
 
 _DEVICE = "virtio-input"
 _VERSION = 1
-_FIELDS: Fields = {
-    "select": Number(0xFF),
-    "subsel": Number(0xFF),
-    "lit": Numbers(len(LEDS), max(LEDS)),
-    "held": Numbers(len(KEYS) + len(BUTTONS), 0xFFFF),
-    "events": Data((MAX_EVENTS + 2 * (len(KEYS) + len(BUTTONS))) * EVENT_SIZE),
-}
+_FIELDS = Fields(
+    {
+        "select": Number(0xFF),
+        "subsel": Number(0xFF),
+        "lit": Numbers(len(LEDS), max(LEDS)),
+        "held": Numbers(len(KEYS) + len(BUTTONS), 0xFFFF),
+        "events": Data((MAX_EVENTS + 2 * (len(KEYS) + len(BUTTONS))) * EVENT_SIZE),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ MAX_BITMAP = 1 << 20
 """Bytes of saved state that say which blocks are plugged."""
 _DEVICE = "virtio-mem"
 _VERSION = 1
-_FIELDS: Fields = {"requested": Number((1 << 64) - 1), "plugged": Data(MAX_BITMAP)}
+_FIELDS = Fields({"requested": Number((1 << 64) - 1), "plugged": Data(MAX_BITMAP)})
 
 
 class Mem(VirtioDevice):

@@ -71,13 +71,15 @@ AREA_OF = {
 
 _DEVICE = "virtio-mmio"
 _VERSION = 1
-_FIELDS: Fields = {
-    "device_features_sel": Number(DWORD),
-    "driver_features_sel": Number(DWORD),
-    "driver_features": Number((1 << 64) - 1),
-    "queue_sel": Number(DWORD),
-    "interrupt_status": Number(USED_BUFFER | CONFIG_CHANGE),
-}
+_FIELDS = Fields(
+    {
+        "device_features_sel": Number(DWORD),
+        "driver_features_sel": Number(DWORD),
+        "driver_features": Number((1 << 64) - 1),
+        "queue_sel": Number(DWORD),
+        "interrupt_status": Number(USED_BUFFER | CONFIG_CHANGE),
+    }
+)
 
 
 class VirtioMmio:

@@ -54,13 +54,15 @@ class PackedQueue(VirtQueue):
 
     kind = "packed-queue"
     alignments = (16, 4, 4)
-    counters: ClassVar[Fields] = {
-        "next_available": Number(MAX_QUEUE_SIZE - 1),
-        "available_wrap": Flag(),
-        "next_used": Number(MAX_QUEUE_SIZE - 1),
-        "used_wrap": Flag(),
-        "unsignalled": Number(MAX_QUEUE_SIZE),
-    }
+    counters: ClassVar[Fields] = Fields(
+        {
+            "next_available": Number(MAX_QUEUE_SIZE - 1),
+            "available_wrap": Flag(),
+            "next_used": Number(MAX_QUEUE_SIZE - 1),
+            "used_wrap": Flag(),
+            "unsignalled": Number(MAX_QUEUE_SIZE),
+        }
+    )
 
     def reset(self) -> None:
         """Both sides begin at descriptor 0, with wrap counters of 1."""

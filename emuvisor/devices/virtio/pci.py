@@ -95,15 +95,17 @@ AREA_OF = {QUEUE_DESC: "descriptor_area", QUEUE_DRIVER: "driver_area", QUEUE_DEV
 
 _PART = "virtio"
 _VERSION = 1
-_FIELDS: Fields = {
-    "device_feature_select": Number(DWORD),
-    "driver_feature_select": Number(DWORD),
-    "driver_features": Number((1 << 64) - 1),
-    "queue_select": Number(0xFFFF),
-    "isr": Number(ISR_QUEUE | ISR_CONFIG),
-    "config_vector": Number(NO_VECTOR),
-    "queue_vectors": Numbers(MAX_QUEUES, NO_VECTOR),
-}
+_FIELDS = Fields(
+    {
+        "device_feature_select": Number(DWORD),
+        "driver_feature_select": Number(DWORD),
+        "driver_features": Number((1 << 64) - 1),
+        "queue_select": Number(0xFFFF),
+        "isr": Number(ISR_QUEUE | ISR_CONFIG),
+        "config_vector": Number(NO_VECTOR),
+        "queue_vectors": Numbers(MAX_QUEUES, NO_VECTOR),
+    }
+)
 
 
 def _capability(kind: int, offset: int, length: int, more: bytes = b"") -> bytes:

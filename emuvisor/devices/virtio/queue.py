@@ -301,4 +301,4 @@ def _fields_of(kind: type[VirtQueue]) -> Fields:
         "driver_area": address,
         "device_area": address,
     }
-    return fields | dict(kind.counters)
+    return Fields({**fields, **kind.counters})

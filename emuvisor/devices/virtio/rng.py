@@ -20,7 +20,7 @@ COUNTER_SIZE = 8
 
 _DEVICE = "virtio-rng"
 _VERSION = 1
-_FIELDS: Fields = {"answered": Number((1 << 64) - 1)}
+_FIELDS = Fields({"answered": Number((1 << 64) - 1)})
 
 
 class Rng(VirtioDevice):

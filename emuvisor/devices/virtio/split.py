@@ -51,11 +51,13 @@ class SplitQueue(VirtQueue):
 
     kind = "split-queue"
     alignments = (16, 2, 4)
-    counters: ClassVar[Fields] = {
-        "next_available": Number(WRAP),
-        "next_used": Number(WRAP),
-        "signalled": Number(WRAP),
-    }
+    counters: ClassVar[Fields] = Fields(
+        {
+            "next_available": Number(WRAP),
+            "next_used": Number(WRAP),
+            "signalled": Number(WRAP),
+        }
+    )
 
     def reset(self) -> None:
         """Both rings begin at entry 0."""

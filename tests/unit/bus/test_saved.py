@@ -18,16 +18,18 @@ from emuvisor.bus.saved import (
 )
 from emuvisor.errors import SnapshotError
 
-FIELDS: Fields = {
-    "count": Number(0xFF),
-    "latch": Number(0xFF, optional=True),
-    "enabled": Flag(),
-    "fifo": Data(4),
-    "codes": Numbers(length=3, maximum=9),
-    "ram": Data(2, minimum=2),
-    "origin": TIME,
-    "deadline": OPTIONAL_TIME,
-}
+FIELDS = Fields(
+    {
+        "count": Number(0xFF),
+        "latch": Number(0xFF, optional=True),
+        "enabled": Flag(),
+        "fifo": Data(4),
+        "codes": Numbers(length=3, maximum=9),
+        "ram": Data(2, minimum=2),
+        "origin": TIME,
+        "deadline": OPTIONAL_TIME,
+    }
+)
 
 
 class Chip:

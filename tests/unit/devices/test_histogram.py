@@ -7,7 +7,7 @@ from emuvisor.devices.histogram import BUCKETS, MAX_NS, Histogram, LatencySummar
 
 
 def test_nothing_was_counted() -> None:
-    assert Histogram().summary() == LatencySummary(0, 0, 0, 0, 0, 0)
+    assert Histogram().summary() == LatencySummary(0, 0, 0, 0, 0, 0, 0)
     assert Histogram().buckets() == []
 
 
@@ -34,7 +34,7 @@ def test_a_summary() -> None:
     histogram = Histogram()
     for ns in [10] * 89 + [100] * 10 + [5000]:
         histogram.record(ns)
-    assert histogram.summary() == LatencySummary(100, (890 + 990 + 4863) // 100, 10, 99, 99, 5000)
+    assert histogram.summary() == LatencySummary(100, 6743, 67, 10, 99, 99, 5000)
     assert histogram.percentile(100) == (4608 + 5119) // 2
 
 
@@ -47,3 +47,14 @@ def test_a_percentile_is_a_sixteenth_off_at_most(times: list[int], percent: floa
     ordered = sorted(times)
     wanted = next(ns for i, ns in enumerate(ordered, 1) if i >= len(times) * percent / 100)
     assert abs(histogram.percentile(percent) - wanted) <= wanted / 16
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=2, max_size=50))
+def test_the_total_never_falls(times: list[int]) -> None:
+    histogram = Histogram()
+    before = 0
+    for ns in times:
+        histogram.record(ns)
+        total = histogram.summary().total_ns
+        assert total >= before
+        before = total

@@ -45,10 +45,12 @@ class Msix:
         """Bytes of the BAR."""
         self.table = bytearray(ENTRY_RESET * vectors)
         self.pending = bytearray(-(-vectors // 64) * 8)
-        self._fields: Fields = {
-            "table": Data(table_bytes, minimum=table_bytes),
-            "pending": Data(len(self.pending), minimum=len(self.pending)),
-        }
+        self._fields = Fields(
+            {
+                "table": Data(table_bytes, minimum=table_bytes),
+                "pending": Data(len(self.pending), minimum=len(self.pending)),
+            }
+        )
         body = (vectors - 1).to_bytes(2, "little")
         body += bar.to_bytes(4, "little")
         body += (self._pending_at | bar).to_bytes(4, "little")

@@ -53,15 +53,17 @@ CHUNK = MIB
 
 _DEVICE = "bus-master-ide"
 _VERSION = 1
-_FIELDS: Fields = {
-    "command": Number(0xFF),
-    "status": Number(0xFF),
-    "table": Number(0xFFFF_FFFF),
-    "descriptor": Number(MAX_DESCRIPTORS),
-    "address": Number(0xFFFF_FFFF),
-    "left": Number(COUNT_OF_ZERO),
-    "last": Flag(),
-}
+_FIELDS = Fields(
+    {
+        "command": Number(0xFF),
+        "status": Number(0xFF),
+        "table": Number(0xFFFF_FFFF),
+        "descriptor": Number(MAX_DESCRIPTORS),
+        "address": Number(0xFFFF_FFFF),
+        "left": Number(COUNT_OF_ZERO),
+        "last": Flag(),
+    }
+)
 
 Piece = tuple[int, int]
 """Guest physical address and length of a part of a transfer."""

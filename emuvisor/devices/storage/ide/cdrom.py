@@ -17,13 +17,15 @@ MAX_BYTE_COUNT = 0xFFFE
 MAX_REPLY = 512
 """More than any command returns that does not read the disc."""
 
-_FIELDS: Fields = {
-    **DRIVE_FIELDS,
-    "reply": Data(MAX_REPLY),
-    "first_block": Number(0xFFFF_FFFF),
-    "limit": Number(MAX_BYTE_COUNT, minimum=2),
-    "by_dma": Flag(),
-}
+_FIELDS = Fields(
+    {
+        **DRIVE_FIELDS,
+        "reply": Data(MAX_REPLY),
+        "first_block": Number(0xFFFF_FFFF),
+        "limit": Number(MAX_BYTE_COUNT, minimum=2),
+        "by_dma": Flag(),
+    }
+)
 
 
 class CdRom(Drive):

@@ -21,7 +21,7 @@ NOTHING = 0x00
 
 _DEVICE = "ide-channel"
 _VERSION = 1
-_FIELDS: Fields = {"slave_selected": Flag(), "control": Number(0xFF)}
+_FIELDS = Fields({"slave_selected": Flag(), "control": Number(0xFF)})
 
 
 class _NoDrive(Drive):

@@ -49,17 +49,19 @@ TRIM_COUNT_SHIFT = 48
 MAX_WAITING = max(MAX_BLOCK, MIB) + SECTOR_SIZE
 """Bytes that a write can be stuck with: a block, or what the bus master brings at a time."""
 
-_FIELDS: Fields = {
-    **DRIVE_FIELDS,
-    "gathered": Data(MAX_TRIM_BLOCKS * SECTOR_SIZE),
-    "waiting": Data(MAX_WAITING),
-    "multiple": Number(MAX_MULTIPLE),
-    "current_heads": Number(16, minimum=1),
-    "current_sectors": Number(255, minimum=1),
-    "write_cache": Flag(),
-    "look_ahead": Flag(),
-    "throttled_since_ns": OPTIONAL_TIME,
-}
+_FIELDS = Fields(
+    {
+        **DRIVE_FIELDS,
+        "gathered": Data(MAX_TRIM_BLOCKS * SECTOR_SIZE),
+        "waiting": Data(MAX_WAITING),
+        "multiple": Number(MAX_MULTIPLE),
+        "current_heads": Number(16, minimum=1),
+        "current_sectors": Number(255, minimum=1),
+        "write_cache": Flag(),
+        "look_ahead": Flag(),
+        "throttled_since_ns": OPTIONAL_TIME,
+    }
+)
 
 
 class AtaDisk(Drive):

@@ -24,26 +24,28 @@ MAX_BLOCK = 1 << 16
 SERIAL_LENGTH = 20
 
 DRIVE_VERSION = 1
-DRIVE_FIELDS: Fields = {
-    "error": Number(0xFF),
-    "features": Number(0xFFFF),
-    "count": Number(0xFFFF),
-    "lba_low": Number(0xFFFF),
-    "lba_mid": Number(0xFFFF),
-    "lba_high": Number(0xFFFF),
-    "device_head": Number(0xFF),
-    "status": Number(0xFF),
-    "interrupt": Flag(),
-    "command": Number(0xFF),
-    "phase": Number(Phase.LAST),
-    "block": Data(MAX_BLOCK),
-    "index": Number(MAX_BLOCK // 2),
-    "position": Number(2**63),
-    "end": Number(2**63),
-    "transfer_mode": Number(0xFF),
-    "keep_settings": Flag(),
-    "standby": Flag(),
-}
+DRIVE_FIELDS = Fields(
+    {
+        "error": Number(0xFF),
+        "features": Number(0xFFFF),
+        "count": Number(0xFFFF),
+        "lba_low": Number(0xFFFF),
+        "lba_mid": Number(0xFFFF),
+        "lba_high": Number(0xFFFF),
+        "device_head": Number(0xFF),
+        "status": Number(0xFF),
+        "interrupt": Flag(),
+        "command": Number(0xFF),
+        "phase": Number(Phase.LAST),
+        "block": Data(MAX_BLOCK),
+        "index": Number(MAX_BLOCK // 2),
+        "position": Number(2**63),
+        "end": Number(2**63),
+        "transfer_mode": Number(0xFF),
+        "keep_settings": Flag(),
+        "standby": Flag(),
+    }
+)
 
 
 class Drive(ABC):

@@ -133,16 +133,18 @@ BUFFER_KB = 512
 
 _DEVICE = "mmc-unit"
 _VERSION = 1
-_FIELDS: Fields = {
-    "locked": Flag(),
-    "tray_open": Flag(),
-    "event": Number(MEDIUM_REMOVED),
-    "sense_key": Number(0xF),
-    "sense_asc": Number(0xFF),
-    "sense_ascq": Number(0xFF),
-    "information": Number(0xFFFF_FFFF, optional=True),
-    "attention": Number(0xFF),
-}
+_FIELDS = Fields(
+    {
+        "locked": Flag(),
+        "tray_open": Flag(),
+        "event": Number(MEDIUM_REMOVED),
+        "sense_key": Number(0xF),
+        "sense_asc": Number(0xFF),
+        "sense_ascq": Number(0xFF),
+        "information": Number(0xFFFF_FFFF, optional=True),
+        "attention": Number(0xFF),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,14 @@ SPEED_MBITS = 10_000
 FULL_DUPLEX = 1
 
 _VERSION = 1
-_FIELDS: Fields = {
-    "announcing": Flag(),
-    "renamed": Flag(),
-    "guest_offloads": Number(GUEST_OFFLOADS),
-    "pairs": Number(MAX_QUEUE_PAIRS, minimum=1),
-}
+_FIELDS = Fields(
+    {
+        "announcing": Flag(),
+        "renamed": Flag(),
+        "guest_offloads": Number(GUEST_OFFLOADS),
+        "pairs": Number(MAX_QUEUE_PAIRS, minimum=1),
+    }
+)
 _MAC = Data(MAC_LENGTH, minimum=MAC_LENGTH)
 
 

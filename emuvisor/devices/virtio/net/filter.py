@@ -24,23 +24,28 @@ MAX_MAC_TABLE = 256
 
 _DEVICE = "virtio-net-filter"
 _VERSION = 1
-_FIELDS: Fields = {
-    "mac": Data(MAC_LENGTH, minimum=MAC_LENGTH),
-    "promiscuous": Flag(),
-    "all_multicast": Flag(),
-    "all_unicast": Flag(),
-    "no_multicast": Flag(),
-    "no_unicast": Flag(),
-    "no_broadcast": Flag(),
-    "unicast_overflow": Flag(),
-    "multicast_overflow": Flag(),
-    "filter_vlans": Flag(),
-}
-_TABLES: Fields = {
-    "unicast": Data(MAX_MAC_TABLE * MAC_LENGTH),
-    "multicast": Data(MAX_MAC_TABLE * MAC_LENGTH),
-    "vlans": Numbers(VLANS, VLAN_MASK),
-}
+_FIELDS = Fields(
+    {
+        "mac": Data(MAC_LENGTH, minimum=MAC_LENGTH),
+        "promiscuous": Flag(),
+        "all_multicast": Flag(),
+        "all_unicast": Flag(),
+        "no_multicast": Flag(),
+        "no_unicast": Flag(),
+        "no_broadcast": Flag(),
+        "unicast_overflow": Flag(),
+        "multicast_overflow": Flag(),
+        "filter_vlans": Flag(),
+    }
+)
+_ALL_FIELDS = Fields(
+    {
+        **_FIELDS,
+        "unicast": Data(MAX_MAC_TABLE * MAC_LENGTH),
+        "multicast": Data(MAX_MAC_TABLE * MAC_LENGTH),
+        "vlans": Numbers(VLANS, VLAN_MASK),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,8 @@ class ReceiveFilter:
     @classmethod
     def restore(cls, state: SavedState) -> Self:
         """The filter that was saved. Raises SnapshotError."""
-        fields = {**_FIELDS, **_TABLES}
-        saved = SimpleNamespace(**dict.fromkeys(fields))
-        load_fields(saved, state, _DEVICE, _VERSION, fields)
+        saved = SimpleNamespace(**dict.fromkeys(_ALL_FIELDS))
+        load_fields(saved, state, _DEVICE, _VERSION, _ALL_FIELDS)
         for table in ("unicast", "multicast"):
             addresses: bytes = getattr(saved, table)
             if len(addresses) % MAC_LENGTH:

@@ -203,3 +203,16 @@ def test_memory_goes_back_and_forth_without_being_looked_at(planar: Bench) -> No
     planar.vga.load(second)
     planar.memory.write(A0000 + 1, 0x11, 1)
     assert [planar.memory.read(A0000 + place, 1) for place in (0, 1, 2, 0xFFFF)] == [0xC3, 0x11, 0, 0x55]
+
+
+def test_zeros_at_the_end_are_not_saved(planar: Bench) -> None:
+    """In version 1 they were; both are loaded, also over a screen that has something there."""
+    assert planar.vga.window.save()["content"] == b""
+    planar.memory.write(A0000 + 9, 0x3C, 1)
+    state = planar.vga.window.save()
+    assert state["content"] == bytes(36) + b"\x3c" * 4
+    planar.memory.write(A0000 + 0xFFFF, 0x55, 1)
+    for content in (state["content"], state["content"].ljust(256 * 1024, b"\0")):
+        planar.vga.window.load({**state, "version": 1, "content": content})
+        assert (plane_bytes(planar, 9), plane_bytes(planar, 0xFFFF)) == ([0x3C] * 4, [0] * 4)
+        planar.memory.write(A0000 + 0xFFFF, 0x55, 1)
