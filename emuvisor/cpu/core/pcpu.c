@@ -103,7 +103,7 @@ uint64_t vcpu_tsc(const vcpu *v)
     return guest_time(v) + (v->loaded ? v->loaded->env : &v->env)->tsc_adjust;
 }
 
-const char *pcpu_open(pcpu *p, frames *f, int cpu_model)
+static const char *open_engine(pcpu *p, frames *f, int cpu_model)
 {
     const struct {
         int type;
@@ -151,8 +151,20 @@ const char *pcpu_open(pcpu *p, frames *f, int cpu_model)
     }
     p->stale.notify = on_stale;
     p->stale.engine = p;
+    pthread_mutex_lock(&f->lock);
     f->engines[p->index] = &p->stale;
+    pthread_mutex_unlock(&f->lock);
     return NULL;
+}
+
+const char *pcpu_open(pcpu *p, frames *f, int cpu_model)
+{
+    /* One at a time: for the place among the engines, and for tables that all of Unicorn's engines have in common. */
+    static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&opening);
+    const char *error = open_engine(p, f, cpu_model);
+    pthread_mutex_unlock(&opening);
+    return error;
 }
 
 void pcpu_close(pcpu *p)

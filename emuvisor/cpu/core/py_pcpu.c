@@ -22,7 +22,10 @@ static PyObject *new_pcpu(PyTypeObject *type, PyObject *args, PyObject *kw)
     Pcpu *self = (Pcpu *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
-    const char *error = pcpu_open(&self->p, &((Frames *)frames_object)->f, model);
+    const char *error;
+    Py_BEGIN_ALLOW_THREADS /* it takes a millisecond */
+    error = pcpu_open(&self->p, &((Frames *)frames_object)->f, model);
+    Py_END_ALLOW_THREADS
     if (error) {
         PyErr_SetString(PyExc_RuntimeError, error);
         self->p.engine = NULL;

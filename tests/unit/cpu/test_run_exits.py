@@ -235,7 +235,7 @@ def test_stop_from_another_thread(rig, source):
     thread.start()
     started.wait()
     guest.vcpu.stop()
-    thread.join(10)
+    thread.join(60)
     assert exits == [Exit(ExitReason.STOP)]
 
 
@@ -254,14 +254,14 @@ def test_one_pcpu_cannot_run_twice_at_a_time():
     guest.devices.on_access = inside.set
     thread = threading.Thread(target=guest.run, args=(1 << 62,), daemon=True)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     with pytest.raises(RuntimeError, match=r"^the pCPU is running$"):
         other.run(10)
     with pytest.raises(RuntimeError, match=r"^the vCPU is running$"):
         guest.run(10, pcpu=1)
     assert other.run(10, pcpu=1).reason is ExitReason.BUDGET
     guest.vcpu.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
