@@ -1,12 +1,12 @@
 """Clones: guests that go on from another one's checkpoint, in the same host. docs/clones.md."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
+from emuvisor.host.garbage import no_garbage
+from emuvisor.host.states import GuestState
 from emuvisor.machine.config import USER_NETWORK, DiskConfig, GuestConfig, NicConfig
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def make_clones(
     Raises as `Host.clone`; then none is left.
     """
     made: list[Guest] = []
-    with _no_garbage(), host.memory.gathered():
+    with no_garbage(), host.memory.gathered():
         try:
             for name in names:
                 made.append(_make_clone(host, checkpoint, name, same_identity))
@@ -35,9 +35,17 @@ def make_clones(
                 guest.delete()
             raise
         if running:
-            for guest in made:
-                guest.resume()
+            _resume(host, made)
     return made
+
+
+def _resume(host: "Host", guests: Sequence["Guest"]) -> None:
+    """Let them run, all at once: what the first ones would wait while the others are queued, the scheduler would count
+    as time that they have had, and a crowd takes minutes to make up for that."""
+    with host.lock:
+        for guest in guests:
+            if guest.state is GuestState.PAUSED and not guest.loading:  # unless somebody uses it already
+                host.make_runnable(guest, "resumed")
 
 
 def _make_clone(host: "Host", checkpoint: "Checkpoint", name: str, same_identity: bool) -> "Guest":
@@ -99,16 +107,3 @@ def _new_address(host: "Host", nic: NicConfig, name: str, number: int) -> str:
     own = replace(nic, mac=None)
     addresses = (own.address(f"{name}+{attempt}" if attempt else name, number) for attempt in count())
     return next(address for address in addresses if address not in taken).hex(":")
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Without Python's search for cyclic garbage: all that is made here stays, and going through it again and again
-    would take as long as making it."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -498,29 +498,27 @@ class Guest:
         """
         console = self.console if port is None else self.port(port)
         pattern = text.encode()
-        found = threading.Event()
 
         def seen() -> None:
-            console.searched = console.written
-            found.set()
             with self.host.lock:
                 self.host.changed.notify_all()
 
         if send:
             console.searched = console.written
-        watch = console.watch(pattern, seen)
+        watch = console.watch(pattern, seen, console.searched)  # some of it may be there already
         try:
             end = console.find(pattern, console.searched)
+            if end is None:
+                if send:
+                    self.type(send, port)
+                with self.host.lock:
+                    self.host.changed.wait_for(
+                        lambda: watch.end is not None or self.state is not GuestState.RUNNING, timeout_s
+                    )
+                end = watch.end
             if end is not None:
                 console.searched = end
-                return True
-            if send:
-                self.type(send, port)
-            with self.host.lock:
-                self.host.changed.wait_for(
-                    lambda: found.is_set() or self.state is not GuestState.RUNNING, timeout_s
-                )
-            return found.is_set()
+            return end is not None
         finally:
             console.unwatch(watch)
 

@@ -252,6 +252,7 @@ class Host:
             self.networks.disconnect(guest.name)
         self.networks.close()
         self.memory.close()
+        self.pool.trim()  # who still refers to the host does not keep its memory
 
     def add_network(self, config: NetworkConfig) -> Network:
         """A virtual network that guests' cards can name. Raises UsageError when its name is taken and, on the virtual

@@ -53,7 +53,7 @@ class Pcpus(Processors):
     """One thread for each pCPU, and one that looks at the time."""
 
     def __init__(self, count: int, policy: Policy, **host: Unpack[HostParts]) -> None:
-        super().__init__(count, policy, **host)
+        super().__init__(count, policy, count, **host)
         self._runs: list[Run | None] = [None] * count
         """What each pCPU is to run and has not begun."""
         self._on: list[Guest | None] = [None] * count
@@ -216,7 +216,7 @@ class Pcpus(Processors):
     # ---- a pCPU ----
 
     def _run(self, number: int) -> None:
-        engines: dict[int, Pcpu] = {}
+        engines = self._engines[number]
         while True:
             with self._lock:
                 run = self._next(number)

@@ -3,12 +3,14 @@
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from emuvisor.bus.ethernet import Link
+from emuvisor.cpu.models import CpuModel
 from emuvisor.cpu.pcpu import Pcpu
-from emuvisor.errors import AdmissionError, HostError, UsageError
+from emuvisor.errors import AdmissionError, EngineError, HostError, UsageError
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.core import Scheduler
 from emuvisor.host.scheduler.entity import Entity
@@ -44,9 +46,10 @@ class HostParts(TypedDict):
 
 
 class Processors(ABC):
-    """`count` pCPUs as `policy` divides them. Methods are called under the host's lock, but for `join`."""
+    """`count` pCPUs as `policy` divides them; `threads` threads do their work. Methods are called under the host's
+    lock, but for `join`, `prepare` and `preparing`."""
 
-    def __init__(self, count: int, policy: Policy, **host: Unpack[HostParts]) -> None:
+    def __init__(self, count: int, policy: Policy, threads: int, **host: Unpack[HostParts]) -> None:
         self.count = count
         self.scheduler = Scheduler(count, policy, self.now_ns)
         self.listeners: list[Callable[[int, Event, list[Instruction]], None]] = []
@@ -61,6 +64,8 @@ class Processors(ABC):
         self._slice_work = host["slice_work"]
         self._guests: dict[str, Guest] = {}
         self._threads: list[threading.Thread] = []
+        self._engines: list[dict[int, Pcpu]] = [{} for _ in range(threads)]
+        """Of each thread that runs guests, by their instructions."""
         self._closing = False
 
     @property
@@ -86,6 +91,38 @@ class Processors(ABC):
                 raise HostError(f"the host gives no thread for {name}") from None
             self._threads.append(thread)
 
+    def prepare(self, model: CpuModel) -> None:
+        """Make the engines that guests of `model` run on, which the first one would wait for. Raises EngineError."""
+        for engines in self._engines:
+            self._engine(engines, model)
+
+    @contextmanager
+    def preparing(self, model: CpuModel) -> Iterator[None]:
+        """Make the engine that the first guest of `model` will run on, if it is not there, beside what is done in the
+        block. What goes wrong with it shows when the guest runs."""
+        first = self._engines[0]
+
+        def make() -> None:
+            with suppress(EngineError):
+                self._engine(first, model)
+
+        thread = threading.Thread(target=make, name="engine", daemon=True)
+        began = model.engine not in first
+        try:
+            if began:
+                thread.start()
+        except RuntimeError:  # the host gives no thread
+            began = False
+        try:
+            yield
+        finally:
+            if began:
+                thread.join()
+
+    def _engine(self, engines: dict[int, Pcpu], model: CpuModel) -> Pcpu:
+        """The one of `engines` for `model`: made once, whichever thread wants it first."""
+        return engines.get(model.engine) or engines.setdefault(model.engine, Pcpu(self._pool, model))
+
     @abstractmethod
     def end(self) -> None:
         """Let the threads end, and guests leave; `join` waits for it, without the lock."""
@@ -94,6 +131,8 @@ class Processors(ABC):
         """Wait until all threads have ended."""
         for thread in self._threads:
             thread.join()
+        for engines in self._engines:
+            engines.clear()
 
     # ---- guests ----
 
@@ -188,10 +227,9 @@ class Processors(ABC):
         machine = guest.machine
         start = time.perf_counter_ns()
         try:
-            if machine.model.engine not in engines:
-                engines[machine.model.engine] = Pcpu(self._pool, machine.model)
-                start = time.perf_counter_ns()  # the first guest does not pay for the engine
-            activity = machine.run_slice(engines[machine.model.engine], budget, stolen_ns)
+            engine = self._engine(engines, machine.model)
+            start = time.perf_counter_ns()  # the first guest does not pay for the engine
+            activity = machine.run_slice(engine, budget, stolen_ns)
         except Exception as error:
             failure = str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
             return None, failure, time.perf_counter_ns() - start

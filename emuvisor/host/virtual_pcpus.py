@@ -87,8 +87,8 @@ class VirtualPcpus(Processors):
 
     def __init__(self, threads: int, policy: Policy, **host: Unpack[HostParts]) -> None:
         self._now_ns = 0
-        super().__init__(LANES, policy, **host)
         self._thread_count = min(threads, LANES)
+        super().__init__(LANES, policy, self._thread_count, **host)
         self._slices: list[_Slice | None] = [None] * LANES
         self._horizon_ns = QUANTUM_NS
         """The end of the present quantum."""
@@ -306,7 +306,7 @@ class VirtualPcpus(Processors):
     # ---- the threads ----
 
     def _run(self, thread: int) -> None:
-        engines: dict[int, Pcpu] = {}
+        engines = self._engines[thread]
         while True:
             with self._lock:
                 part = self._next_slice(thread)

@@ -31,6 +31,8 @@ class Watch:
     start: int = 0
     tail: bytes = b""
     """The end of what was searched, in which the text may have begun."""
+    end: int | None = None
+    """Behind which byte of the output it is, once it was found."""
 
 
 class Console:
@@ -51,29 +53,37 @@ class Console:
         self._waiting = 0
         """Bytes of `_input`."""
         self._lock = threading.Lock()
-        """Guards `_waiting`: one thread types, another one takes."""
+        """Guards the output, its watches and `_waiting`: one thread runs the guest, others look, type and wait."""
 
     # ---- the guest's side ----
 
     def write(self, data: bytes) -> None:
         """The guest printed `data`."""
-        self.written += len(data)
-        self._history += data
-        if len(self._history) > 2 * HISTORY:
-            del self._history[:-HISTORY]
+        with self._lock:
+            self.written += len(data)
+            self._history += data
+            if len(self._history) > 2 * HISTORY:
+                del self._history[:-HISTORY]
+            found = self._search(data) if self._watches else []
         for listener in self.listeners:
             listener(data)
-        if self._watches:
-            self._search(data)
+        for watch in found:
+            watch.callback()
 
-    def _search(self, data: bytes) -> None:
-        for watch in list(self._watches):
+    def _search(self, data: bytes) -> list[Watch]:
+        """Those whose text is there now; they are looked for no more."""
+        found = []
+        for watch in self._watches:
             text = watch.tail + data
-            if watch.pattern in text:
-                self._watches.remove(watch)
-                watch.callback()
+            index = text.find(watch.pattern)
+            if index >= 0:
+                watch.end = self.written - len(text) + index + len(watch.pattern)
+                found.append(watch)
             else:
                 watch.tail = text[-(len(watch.pattern) - 1) :] if len(watch.pattern) > 1 else b""
+        for watch in found:
+            self._watches.remove(watch)
+        return found
 
     def pump(self, receive: Callable[[bytes], int]) -> bool:
         """Offer waiting input to `receive`, which says how many bytes it took. True when some was taken."""
@@ -113,17 +123,19 @@ class Console:
 
     def find(self, pattern: bytes, start: int) -> int | None:
         """Where the first `pattern` at or behind output byte `start` ends, if it is in the kept output."""
-        first = self.written - len(self._history)
-        index = self._history.find(pattern, max(0, start - first))
+        with self._lock:
+            first = self.written - len(self._history)
+            index = self._history.find(pattern, max(0, start - first))
         return None if index < 0 else first + index + len(pattern)
 
     def watch(self, text: str | bytes, callback: Callable[[], None], start: int | None = None) -> Watch:
         """Call `callback` when `text` is printed from now on; the part of it that was printed behind output byte
         `start` counts."""
         pattern = text.encode() if isinstance(text, str) else text
-        watch = Watch(pattern, callback, self.written if start is None else start)
-        self._begin(watch)
-        self._watches.append(watch)
+        with self._lock:
+            watch = Watch(pattern, callback, self.written if start is None else start)
+            self._begin(watch)
+            self._watches.append(watch)
         return watch
 
     def _begin(self, watch: Watch) -> None:
@@ -138,8 +150,9 @@ class Console:
 
     def unwatch(self, watch: Watch) -> None:
         """Look for it no more."""
-        if watch in self._watches:
-            self._watches.remove(watch)
+        with self._lock:
+            if watch in self._watches:
+                self._watches.remove(watch)
 
     # ---- saved state ----
 
@@ -170,16 +183,16 @@ class Console:
             raise SnapshotError(
                 f"{_DEVICE}: saved field 'searched' is {reprlib.repr(searched)}; {written} bytes were printed"
             )
-        self.written = written
-        self.searched = searched
-        self._history[:] = history
         with self._lock:
+            self.written = written
+            self.searched = searched
+            self._history[:] = history
             self._input.clear()
             self._waiting = len(waiting)
             if waiting:
                 self._input.append(waiting)
-        for watch in self._watches:
-            self._begin(watch)
+            for watch in self._watches:
+                self._begin(watch)
 
     @property
     def text(self) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from emuvisor.devices.storage.layered import Frozen
     from emuvisor.machine.virtio import VirtioDevices
 
-__all__ = ["Activity", "Machine", "Readiness"]
+__all__ = ["Activity", "Machine", "Readiness", "present_machine"]
 
 FIRST_PACE = 2.0
 """Bytes of code that a guest runs in a nanosecond of host time, until it has been measured."""
@@ -80,6 +81,14 @@ _RUNNABLE = Activity(Readiness.RUNNABLE)
 _ENDED = Activity(Readiness.ENDED)
 _STARVED = Activity(Readiness.STARVED)
 
+_SLICES = threading.local()
+"""`machine`: whose slice this thread runs."""
+
+
+def present_machine() -> "Machine | None":
+    """The machine whose slice the calling thread runs: what a store of pages is asked for, it is asked by that one."""
+    return getattr(_SLICES, "machine", None)
+
 
 class Machine:
     """A guest built from `config`, its memory taken from `pool`; `links` are what its network cards are connected to.
@@ -108,6 +117,8 @@ class Machine:
         self.outcome: Outcome | None = None
         self._loading: Loading | None = None
         self.resets = 0
+        self.own_resets = 0
+        """Those of them that the guest asked for itself, since the machine was made."""
         self.on_reset: Callable[[], None] | None = None
         self._request: Outcome | None = None
         self._reset_requested = False
@@ -120,6 +131,8 @@ class Machine:
         self._calling = False
         self._running = False
         """In a slice: what is to be called now is seen before it ends, or by `has_calls` behind it."""
+        self.on_stop: Callable[[], None] | None = None
+        """Its thread waits in the middle of a slice, and hears by this that it is to end. Called from any thread."""
         self.on_call: Callable[[], None] | None = None
         """Somebody wants something called in the guest's thread, which does not run: it has to be woken."""
         self._until: Watch | None = None
@@ -300,6 +313,14 @@ class Machine:
         """End the present slice at the next block. Any thread."""
         self._stop = True
         self.vcpus.running.stop()
+        wake = self.on_stop
+        if wake is not None:
+            wake()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the present slice is to end."""
+        return self._stop
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Call `function` in the guest's thread before it next runs. Any thread: it is how the host's other threads
@@ -407,11 +428,13 @@ class Machine:
         """Run for about `slice_work` bytes of guest code and say what the guest can do next. `stolen_ns` is the host
         time for which it has waited for a pCPU so far."""
         self._running = True
+        _SLICES.machine = self
         self._busy.start()
         try:
             return self._run_slice(pcpu, slice_work, stolen_ns)
         finally:
             self._busy.stop()
+            _SLICES.machine = None
             self._running = self._stop = False
 
     def _run_slice(self, pcpu: Pcpu, slice_work: int, stolen_ns: int) -> Activity:
@@ -441,7 +464,7 @@ class Machine:
                     self.overhead += RETURN_COST
                 activity = self._after(result)
             except OutOfFrames:  # for the boot image, or a device that writes to memory
-                return _STARVED
+                return self._without_frame()
             except PageLost as error:
                 return self._finish(Outcome(Ending.PAGE_LOST, message=str(error)))
             if activity.readiness is not Readiness.RUNNABLE or result.reason is ExitReason.STOP:
@@ -507,21 +530,31 @@ class Machine:
         if self._reset_requested:
             self._reset_requested = False
             self.reset()
+            self.own_resets += 1
             return _RUNNABLE
         if self._signals:
             return _RUNNABLE
         if self._suspend:
-            reason, self._suspend = self._suspend, ""
-            return Activity(Readiness.SUSPENDED, reason=reason)
+            return self._suspended()
         if result.reason is ExitReason.HALT:
             return self._halted() if self.vcpus.all_halted else _RUNNABLE
         if result.reason is ExitReason.MEMORY:
-            return _STARVED
+            return self._without_frame()
         if result.reason is ExitReason.SHUTDOWN:
             return self._finish(Outcome(Ending.SHUTDOWN, message=f"at RIP {self.vcpus.running.state.rip:#x}"))
         if result.reason is ExitReason.ERROR:
             return self._finish(Outcome(Ending.ENGINE, message=result.message))
         return _RUNNABLE
+
+    def _without_frame(self) -> Activity:
+        """A page could not be brought. If the slice was to end, that may be why: the next one shows."""
+        if self._suspend:
+            return self._suspended()
+        return _RUNNABLE if self._stop else _STARVED
+
+    def _suspended(self) -> Activity:
+        reason, self._suspend = self._suspend, ""
+        return Activity(Readiness.SUSPENDED, reason=reason)
 
     def _finish(self, outcome: Outcome) -> Activity:
         self.outcome = outcome

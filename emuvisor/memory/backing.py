@@ -136,7 +136,7 @@ class Backing:
             self.pool.release_one(frame)
             if isinstance(error, PageLost):
                 raise PageLost(f"{slot.page_name(index)} is lost: {error}") from error
-            raise OutOfFrames("the host has no memory to bring it back") from None
+            raise OutOfFrames(str(error) or "the host has no memory to bring it back") from None
         slot.entries[index] = _RESIDENT | frame
         self.frames_taken += 1
         self.refaults[FrameState(value >> STATE_SHIFT)] += 1

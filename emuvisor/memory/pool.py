@@ -177,13 +177,19 @@ class FramePool:
             self._free.append(frame)
             return True
 
-    def _give_back(self, frames: NDArray[np.uint32]) -> None:
-        """Let the operating system have the memory of `frames` (ascending) that lie in long runs. The others are kept:
-        a host that is short of memory takes them again at once, and each call costs as much as a page."""
-        if len(frames) < LEAST_RUN:
+    def trim(self) -> None:
+        """Let the operating system have the memory of all frames that are free."""
+        with self._lock:
+            self._give_back(np.sort(np.array(self._free, np.uint32)), least=1)
+
+    def _give_back(self, frames: NDArray[np.uint32], least: int = LEAST_RUN) -> None:
+        """Let the operating system have the memory of `frames` (ascending) that lie in runs of `least` and more. The
+        others are kept: a host that is short of memory takes them again at once, and each call costs as much as a
+        page."""
+        if len(frames) < least:
             return
         starts = np.flatnonzero(np.diff(frames, prepend=frames[:1] - np.uint32(2)) != 1)
         lengths = np.diff(starts, append=len(frames))
-        long = lengths >= LEAST_RUN
+        long = lengths >= least
         for first, length in zip(frames[starts[long]].tolist(), lengths[long].tolist(), strict=True):
             self.memory.madvise(mmap.MADV_DONTNEED, first * PAGE_SIZE, length * PAGE_SIZE)

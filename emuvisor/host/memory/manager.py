@@ -165,12 +165,14 @@ class MemoryManager:
 
     def watch(self) -> None:
         """Sample which pages guests use, and plan, until `unwatch`: somebody looks at the statistics."""
-        self._watchers += 1
+        with self._lock:  # anybody may look, from any thread
+            self._watchers += 1
         self.wake()
 
     def unwatch(self) -> None:
         """One watcher less."""
-        self._watchers -= 1
+        with self._lock:
+            self._watchers -= 1
 
     def stop(self) -> None:
         """End the thread."""

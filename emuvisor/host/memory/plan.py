@@ -156,7 +156,7 @@ def _bounds(use: HostUse) -> list[Instruction]:
     """What each guest may take until the next plan, where that matters: so that it stays below its limit, and so that
     frames that others were promised are there when they want them."""
     promised = use.promised if use.tight else 0
-    available = max(0, use.available)
+    available = free = max(0, use.available)
     common: dict[str, int] = {}
     if promised:
         hungry = _by_claim(use, [guest for guest in use.guests if guest.starved])
@@ -170,7 +170,7 @@ def _bounds(use: HostUse) -> list[Instruction]:
     for guest in use.guests:
         limit = guest.contract.limit_frames
         may_take = None if promised == 0 else guest.promised + common[guest.name]
-        why = f"may take {may_take} frames: {max(0, use.available)} are available, {guest.promised} promised to it"
+        why = f"may take {may_take} frames: {free} are available, {guest.promised} promised to it"
         if limit is not None and (may_take is not None or limit < guest.contract.frames + guest.extra):
             room = max(0, limit - guest.resident)
             if may_take is None or room < may_take:

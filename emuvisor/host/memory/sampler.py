@@ -30,8 +30,8 @@ def sample(host: "Host") -> Sample:
 
 
 class MemorySampler:
-    """While it is entered, `take` gets a sample of `host` each `period_s` seconds and whenever a guest starts or stops,
-    and every decision of the memory manager.
+    """While it is entered, `take` gets a sample of `host` at once, each `period_s` seconds and whenever a guest starts
+    or stops, and every decision of the memory manager.
 
     `take` is called in a thread of the sampler's own, so it may take its time, and must not raise. Without guests there
     are no samples. Raises UsageError for an impossible period.
@@ -57,6 +57,7 @@ class MemorySampler:
 
     def __enter__(self) -> Self:
         with self._host.lock:
+            self._look()  # here: the thread may come to it when a guest has run already
             self._host.listeners.append(self._heard)
         self._host.memory.log.listeners.append(self._put)
         self._host.memory.watch()
@@ -79,20 +80,23 @@ class MemorySampler:
         if event.new is not GuestState.GONE:
             self._put(sample(self._host))
 
+    def _look(self) -> None:
+        if self._host.all_guests():
+            self._put(sample(self._host))
+
     def _put(self, item: Sample | Decision) -> None:
         self._waiting.append(item)
         self._news.set()
 
     def _run(self) -> None:
-        due = time.monotonic()
+        due = time.monotonic() + self._period_s
         while True:
             ending = self._ending
             now = time.monotonic()
             if now >= due or ending:
                 due = now + self._period_s
                 with self._host.lock:  # or one that a listener takes meanwhile, later, would come first
-                    if self._host.all_guests():
-                        self._waiting.append(sample(self._host))
+                    self._look()
             while self._waiting:
                 self._take(self._waiting.popleft())
             if ending:

@@ -77,7 +77,8 @@ def restore_guest(
         undo.callback(guest.delete)
 
         def load() -> None:
-            _load(guest.machine, contents, snapshot, host.memory.saved_pages())
+            with host.processors.preparing(guest.machine.model):
+                _load(guest.machine, contents, snapshot, host.memory.saved_pages())
             if not keeps:
                 guest.machine.begin_generation()
 

@@ -11,7 +11,7 @@ from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.policy import Policy
 from emuvisor.machine.machine import Activity, Readiness
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 MS = 1_000_000
 RUNNABLE = Activity(Readiness.RUNNABLE)
 IDLE = Activity(Readiness.IDLE)

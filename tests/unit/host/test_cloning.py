@@ -15,7 +15,7 @@ from emuvisor.errors import (
     StateError,
     UsageError,
 )
-from emuvisor.host import GuestState, Host, cloning, networks
+from emuvisor.host import GuestState, Host, cloning, garbage, networks
 from emuvisor.host.memory.policy import MemoryPolicy
 from emuvisor.machine.config import DiskConfig, NicConfig
 from emuvisor.memory import FrameState
@@ -273,6 +273,25 @@ def test_what_can_be_had_once_stays_the_source_s(host, make, tmp_path):
 # ---- what goes wrong leaves nothing behind ----
 
 
+def test_many_begin_when_all_are_queued(host, make):
+    """What the first would wait while the others are queued would count as time that they have had. One that somebody
+    lets run before that is left alone."""
+    source = paused(host, make)
+    slices = []
+
+    def listen(event):
+        if event.guest == "a" and event.new is GuestState.PAUSED:
+            host.guests["a"].resume()
+        elif event.guest in ("b", "c") and event.new is GuestState.RUNNING:
+            slices.append([host.guests[name].slices for name in "bc"])
+
+    with source.checkpoint() as checkpoint:
+        host.listeners.append(listen)
+        clones = host.clone_many(checkpoint, ["a", "b", "c"])
+    assert slices == [[0, 0], [0, 0]]
+    assert [clone.state for clone in clones] == [GuestState.RUNNING] * 3
+
+
 def test_a_name_that_is_taken(host, make):
     source = paused(host, make)
     used = host.pool.used
@@ -350,10 +369,10 @@ def test_a_host_without_threads(host, make, monkeypatch):
 
 def test_python_s_search_for_garbage_is_as_it_was(host, make, monkeypatch):
     calls = []
-    monkeypatch.setattr(cloning.gc, "enable", lambda: calls.append("on"))
-    monkeypatch.setattr(cloning.gc, "disable", lambda: calls.append("off"))
+    monkeypatch.setattr(garbage.gc, "enable", lambda: calls.append("on"))
+    monkeypatch.setattr(garbage.gc, "disable", lambda: calls.append("off"))
     source = paused(host, make)
     source.clone("a", running=False)
-    monkeypatch.setattr(cloning.gc, "isenabled", lambda: False)
+    monkeypatch.setattr(garbage.gc, "isenabled", lambda: False)
     source.clone("b", running=False)
     assert calls == ["off", "on", "off"]

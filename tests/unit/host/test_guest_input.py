@@ -12,7 +12,7 @@ from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 ROUNDS = 20
 
 SEND_BYTES = """
@@ -46,7 +46,8 @@ LISTEN_TO_POWER_BUTTON = (
     f"mov al, {ACPI_ENABLE}; out {SMI_COMMAND}, al; mov dx, {PM1_ENABLE}; mov ax, {POWER_BUTTON}; out dx, ax;"
 )
 AWAIT_POWER_BUTTON = f"mov dx, {PM1_STATUS}; b: in ax, dx; test ax, {POWER_BUTTON}; jz b;"
-SHOW_HI = "mov ax, 0xb800; mov es, ax; mov word ptr es:[0], 0x0748; mov word ptr es:[2], 0x0769;"
+SHOW_HI = "mov ax, 0xb800; mov es, ax; mov dword ptr es:[0], 0x07690748;"
+"""At once: somebody may look between two instructions."""
 
 Make = Callable[[str], Guest]
 

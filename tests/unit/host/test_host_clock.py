@@ -12,7 +12,7 @@ from emuvisor.machine.config import NicConfig
 from emuvisor.net.config import NetworkConfig
 from emuvisor.units import MIB
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 @pytest.fixture

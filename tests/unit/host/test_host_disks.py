@@ -11,7 +11,7 @@ from emuvisor.host import host as module
 from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig
 from emuvisor.units import MIB
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 SPIN = bytes.fromhex("ebfe")
 IMAGE_SIZE = MIB
 

@@ -70,7 +70,7 @@ def test_statistics_are_plain_data(host: Host, tmp_path: Path) -> None:
     assert [disk["name"] for disk in statistics["disks"]] == [
         str(tmp_path / f"a-{image}") for image in ("ide.img", "virtio.img")
     ]
-    nothing = {"count": 0, "mean_ns": 0, "p50_ns": 0, "p90_ns": 0, "p99_ns": 0, "max_ns": 0}
+    nothing = {"count": 0, "total_ns": 0, "mean_ns": 0, "p50_ns": 0, "p90_ns": 0, "p99_ns": 0, "max_ns": 0}
     assert statistics["disks"][0]["latency"] == dict.fromkeys(
         ("read", "write", "flush", "throttled"), nothing
     )

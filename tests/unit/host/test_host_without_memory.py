@@ -18,7 +18,7 @@ from emuvisor.machine import machine
 from emuvisor.memory import FramePool, GuestMemory
 from emuvisor.units import KIB, MIB
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 @pytest.fixture

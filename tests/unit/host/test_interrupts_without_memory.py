@@ -9,7 +9,7 @@ from emuvisor.host.memory.policy import MemoryPolicy
 from emuvisor.host.memory.rungs import CompressionRung, PauseRung
 from emuvisor.units import KIB, MIB
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 GUESTS = 4
 STORES = "".join(f"inc word ptr es:[di+{offset}];" for offset in range(0, 4000, 100))
 SUMS = f"""

@@ -18,7 +18,7 @@ from emuvisor.net.port import Port
 from emuvisor.units import MIB
 
 FREE_PORT = 49152
-PATIENCE_S = 10
+PATIENCE_S = 60
 
 
 class FakeUplink:

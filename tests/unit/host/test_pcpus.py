@@ -10,7 +10,7 @@ import pytest
 from pcpu_rig import IDLE, MS, PATIENCE_S, RUNNABLE, Broken, FakeGuest, Latest, PcpuRig, refused
 
 from emuvisor.cpu.models import DEFAULT_MODEL
-from emuvisor.errors import AdmissionError, HostError, UsageError
+from emuvisor.errors import AdmissionError, EngineError, HostError, UsageError
 from emuvisor.host import pcpus as module
 from emuvisor.host import processors
 from emuvisor.host.pcpus import Pcpus
@@ -98,11 +98,13 @@ class Rig(PcpuRig):
             self.pcpus.take_off(guest)
 
     def settle(self):
-        """Until all threads wait."""
+        """Until all threads wait that run no guest."""
         waiting = False
         while not waiting:
             with self.lock:
-                waiting = all(condition._waiters for condition in self.pcpus._wanted)
+                on = [*self.pcpus._on, None]
+                idle = [wanted for wanted, guest in zip(self.pcpus._wanted, on, strict=True) if guest is None]
+                waiting = all(condition._waiters for condition in idle)
 
     def tellers(self, kind, name=""):
         """The threads that told the scheduler of an event of that kind, about that guest."""
@@ -115,9 +117,11 @@ class Rig(PcpuRig):
 
 @pytest.fixture
 def make(monkeypatch):
-    """make(count=1, policy=first come, **options): a Rig whose threads run; start=False: not yet. Engines are names."""
+    """make(count=1, policy=first come, **options): a Rig whose threads run; start=False: not yet. Engines are names,
+    and no slice takes too long, however busy the machine is: nothing else is due than what a test has asked for."""
     numbers = iter(range(100))
     monkeypatch.setattr(processors, "Pcpu", lambda pool, model: f"engine {next(numbers)} of {pool}")
+    monkeypatch.setattr(module, "LONGEST_SLICE_NS", HOUR)
     rigs = []
 
     def make(count=1, policy=None, *, start=True, **options):
@@ -161,6 +165,36 @@ def test_a_thread_makes_one_engine_for_each_model(make):
     used = {run[:2] for guest in (*guests, *others) for run in guest.machine.runs}
     assert {thread for thread, _ in used} == {"pcpu0", "pcpu1"}
     assert sorted(engine for _, engine in used) == ["engine 0 of the pool", "engine 1 of the pool"]
+
+
+def test_an_engine_is_made_beside_other_work(make, monkeypatch):
+    """Once; and what goes wrong with it, or with the thread for it, shows when a guest runs."""
+    made = []
+    monkeypatch.setattr(
+        processors, "Pcpu", lambda _pool, model: made.append(threading.current_thread().name) or model
+    )
+    rig = make(2, start=False)
+    for _ in range(2):
+        with rig.pcpus.preparing(DEFAULT_MODEL):
+            pass
+    assert made == ["engine"]
+
+
+def test_an_engine_that_cannot_be_made_beside_other_work(make, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise EngineError("no engine")
+
+    monkeypatch.setattr(processors, "Pcpu", fail)
+    rig = make(start=False)
+    with rig.pcpus.preparing(DEFAULT_MODEL):
+        pass
+
+    def no_thread(_self):
+        raise RuntimeError
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with rig.pcpus.preparing(DEFAULT_MODEL):
+        pass
 
 
 def test_a_slice_is_what_the_scheduler_says_by_the_guests_pace(make):
@@ -245,8 +279,8 @@ def test_a_guest_that_runs_makes_way(make):
 
 
 def test_a_slice_that_takes_too_long_is_ended(make, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_SLICE_NS", MS)
     rig = make()
+    monkeypatch.setattr(module, "LONGEST_SLICE_NS", MS)
     guest = rig.guest("g", UNTIL_STOPPED)
     rig.queue(guest)
     rig.until(lambda: guest.naps)
@@ -257,17 +291,21 @@ def test_a_slice_that_takes_too_long_is_ended(make, monkeypatch):
 
 
 @pytest.fixture
-def patient(monkeypatch):
-    """No slice takes too long: nothing else is due than what a test has asked for."""
-    monkeypatch.setattr(module, "LONGEST_SLICE_NS", HOUR)
+def clock(monkeypatch):
+    """The host's clock, by hand: `ns` is its time."""
+    clock = SimpleNamespace(ns=0)
+    monkeypatch.setattr(Pcpus, "now_ns", property(lambda _pcpus: clock.ns))
+    return clock
 
 
-@pytest.mark.usefixtures("patient")
 def test_an_idle_pcpu_looks_at_its_guests_timers_itself(make):
     rig = make(2)
-    guest = rig.guest("g", IDLE, *[Activity(Readiness.IDLE, MS)] * 5, affinity=frozenset({1}))
+    guest = rig.guest("g", UNTIL_STOPPED, IDLE, *[Activity(Readiness.IDLE, MS)] * 5, affinity=frozenset({1}))
     # Now somebody looks whether that slice takes an hour; from then on, nobody has to be told again.
     rig.queue(guest)
+    guest.machine.began.acquire()
+    rig.settle()
+    guest.machine.stop()
     rig.until(lambda: guest.naps == 1)
     rig.settle()
     rig.queue(guest)
@@ -275,28 +313,32 @@ def test_an_idle_pcpu_looks_at_its_guests_timers_itself(make):
     assert rig.tellers(Woke) == ["MainThread", "MainThread", *["pcpu1"] * 5]
 
 
-@pytest.mark.usefixtures("patient")
-def test_a_slice_ends_when_a_guest_of_the_same_pcpu_is_due(make):
+def test_a_slice_ends_when_a_guest_of_the_same_pcpu_is_due(make, clock):
     rig = make()
     sleeper = rig.guest("sleeper", Activity(Readiness.IDLE, 3 * MS))
     other = rig.guest("other", latency_us=50_000)
     rig.queue(sleeper, other)
-    rig.until(lambda: other.naps and sleeper.naps == 2)
-    assert 100_000 <= other.machine.budgets[0] <= 3 * MS
+    rig.until(lambda: other.naps)
+    assert other.machine.budgets == [3 * MS]
+    clock.ns = 3 * MS
+    rig.until(lambda: sleeper.naps == 2)
 
 
-@pytest.mark.usefixtures("patient")
-def test_the_watch_thread_looks_when_all_pcpus_are_busy(make):
+def test_the_watch_thread_looks_when_all_pcpus_are_busy(make, clock):
     rig = make(policy=Latest())
-    sleeper = rig.guest("sleeper", *[Activity(Readiness.IDLE, 5 * MS)] * 1_000)
+    sleeper = rig.guest("sleeper", Activity(Readiness.IDLE, 5 * MS))
     slow = rig.guest("slow", UNTIL_STOPPED)
-    rig.queue(slow, sleeper)  # the last is first
+    with rig.lock:
+        rig.queue(slow)
+        clock.ns += 1
+        rig.queue(sleeper)  # the last is first
+    slow.machine.began.acquire()
+    clock.ns += 5 * MS
     rig.until(lambda: slow.naps)
     assert slow.machine.stops == 1
-    assert "timers" in rig.tellers(Woke, "sleeper")
+    assert rig.tellers(Woke, "sleeper") == ["MainThread", "timers"]
 
 
-@pytest.mark.usefixtures("patient")
 def test_an_idle_pcpu_looks_for_a_busy_one(make):
     """A guest with a timer is at home on pCPU 0, which runs another one: pCPU 1 wakes it, and runs it."""
     rig = make(2)

@@ -16,7 +16,7 @@ from emuvisor.units import MIB
 
 FIRST, SECOND, FLAG = 0x8000, 0x9000, 0x7000
 """Where the processors' code is, and a byte for what they tell each other."""
-PATIENCE_S = 30
+PATIENCE_S = 120
 SLICE = 200_000
 INIT = "mov dword ptr [0xfee00300], 0xc4500;"
 START = INIT + f"mov dword ptr [0xfee00300], {0xC4600 | SECOND >> 12};"

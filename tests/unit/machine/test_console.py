@@ -155,9 +155,11 @@ def test_a_watch_that_begins_earlier() -> None:
     console.write(b"#log")
     watch = console.watch("login:", lambda: hits.append(1), start=1)
     assert console.watches(watch)
-    console.write(b"in:")
+    assert watch.end is None
+    console.write(b"in: root")
     assert hits == [1]
     assert not console.watches(watch)
+    assert watch.end == len("#login:")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from emuvisor.units import KIB, MIB, PAGE_SIZE
 
 ADDRESS = 0x8000
 DATA = 0x7000
-PATIENCE_S = 30
+PATIENCE_S = 120
 SLICE = 1_000_000
 BITS: dict[FlatMode, int] = {
     "real16": keystone.KS_MODE_16,

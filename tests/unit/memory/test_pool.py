@@ -96,6 +96,18 @@ def test_long_runs_of_free_frames_go_back_to_the_operating_system():
     assert len(pool.memory.ranges) == 2
 
 
+def test_all_that_is_free_goes_back_when_asked():
+    pool = FramePool(64 * PAGE_SIZE)
+    pool.trim()
+    frames = [pool.take() for _ in range(40)]
+    pool.memory = Advised()
+    pool.release(array(*reversed(frames[::2])), keep=True)
+    assert pool.release_one(frames[1])
+    assert pool.memory.ranges == []
+    pool.trim()
+    assert pool.memory.ranges == [(frames[0], 3), *((frame, 1) for frame in frames[4::2])]
+
+
 def test_releasing_one_frame():
     pool = FramePool(2 * PAGE_SIZE)
     pool.users = Users()

@@ -19,7 +19,7 @@ from emuvisor.host.memory.sampler import MemorySampler
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.units import MIB
 
-PATIENCE_S = 20
+PATIENCE_S = 120
 LONG_S = 1000.0
 FILL = "b80010 8ec0 26a20000"  # mov ax, 1000h; mov es, ax; mov es:[0], al: one page at 64 KiB
 POWER_OFF = "ba0406 b80020 ef f4"
