@@ -20,9 +20,11 @@ TIMEOUT_S = 300
 LOOK_S = 0.005
 LOAD = (
     "kill $p 2>/dev/null; (while :; do dd if=/dev/urandom of=/tmp/d bs=4096 count={pages} conv=notrunc 2>/dev/null; "
-    "sleep 1; done) & p=$!; echo load {pages} is $((1+0))\n"
+    "sleep 0.1; done) & p=$!; echo load {pages} is $((1+0))\n"
 )
-"""Writes that many pages of new content, once a second."""
+"""Writes that many pages of new content, and waits for a tenth of a second."""
+BURSTS = 10
+"""In a second, or a little less: a migration is shorter than that."""
 
 
 class Side:
@@ -47,7 +49,8 @@ class Side:
 
     def load(self, pages: int) -> None:
         if pages:
-            assert self._guest.expect(f"load {pages} is 1", TIMEOUT_S, LOAD.format(pages=pages))
+            burst = -(-pages // BURSTS)
+            assert self._guest.expect(f"load {burst} is 1", TIMEOUT_S, LOAD.format(pages=burst))
         else:
             assert self._guest.expect("idle 1", TIMEOUT_S, "kill $p 2>/dev/null; echo idle $((1+0))\n")
 

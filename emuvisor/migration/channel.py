@@ -18,17 +18,33 @@ from emuvisor.migration.frames import (
     frame,
     message_frame,
     parse_message,
+    words_of,
 )
-from emuvisor.units import NS_PER_S
+from emuvisor.units import KIB, NS_PER_S
 
-__all__ = ["Channel", "LineLost"]
+__all__ = ["Channel", "LineLost", "alert_text"]
 
 _BURST_S = 0.05
 """For so long the line may be used at once after it was idle."""
 
 
+SLOWEST = 16 * KIB
+"""Bytes per second at which a frame has to come: who sends one a byte at a time is as good as silent."""
+MAX_LAST = 100
+"""Messages among which the last words of the other side are looked for."""
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 4}
 """Seconds, seconds, and times."""
+
+
+def alert_text(reason: str | None) -> str:
+    """What OpenSSL's `reason` says when it is the other side's word on this side's certificate (RFC 8446, 6.2), such
+    as "TLSV1_ALERT_UNKNOWN_CA"; empty for anything else."""
+    _, alert, name = (reason or "").rpartition("_ALERT_")
+    if not alert or not any(word in name for word in ("CERTIFICATE", "UNKNOWN_CA")):
+        return ""
+    return (
+        f"migration: the other side does not accept this side's certificate: {name.lower().replace('_', ' ')}"
+    )
 
 
 class LineLost(Exception):
@@ -124,6 +140,14 @@ class Channel:
         except (OSError, ValueError):  # closed: to receive says so
             return True
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a short message can be sent at once; not when the other side has received nothing for long."""
+        try:
+            return bool(select.select([], [self.socket], [], 0)[1])
+        except (OSError, ValueError):  # closed: to send says so
+            return True
+
     def receive(self) -> tuple[FrameKind, bytes]:
         """The next frame. Raises LineLost, and MigrationError for one that must not be."""
         kind, length = check_header(self._read(HEADER.size), self.known)
@@ -134,25 +158,43 @@ class Channel:
         MigrationError for anything else: with the other side's words when it has refused."""
         message = parse_message(*self.receive())
         if message["type"] in ("refused", "discarded") and message["type"] not in types:
-            raise MigrationError(str(message.get("reason"))[:1000])
+            raise MigrationError(words_of(message))
         if types and message["type"] not in types:
             raise MigrationError(
                 f"migration: the other side said {message['type'][:40]!r}; expected {' or '.join(types)}"
             )
         return message
 
+    def last_words(self) -> str:
+        """Why the other side has refused, if it said so before it closed the line, on which something was on its way
+        to it; empty when it did not."""
+        with suppress(LineLost, MigrationError):
+            for _ in range(MAX_LAST):
+                if not self.waits():
+                    break
+                message = parse_message(*self.receive())
+                if message["type"] in ("refused", "discarded"):
+                    return words_of(message)
+        return ""
+
     def _read(self, count: int) -> bytes:
         data = bytearray()
+        end_ns = self._now_ns() + int((self.timeout_s + count / SLOWEST) * NS_PER_S)
         while len(data) < count:
             if self._ended:
                 raise LineLost("the line is gone")
-            if not self.waits(self.timeout_s):
+            if not self.waits(min(self.timeout_s, max(0, end_ns - self._now_ns()) / NS_PER_S)):
                 raise LineLost("the other side is silent")
             try:
                 with self._using:
                     part = self.socket.recv(min(count - len(data), 1 << 18))
             except TimeoutError:
                 raise LineLost("the other side is silent") from None
+            except ssl.SSLError as error:
+                # with TLS 1.3 a client hears only now that its certificate was refused
+                if not self.known and (text := alert_text(error.reason)):
+                    raise MigrationError(text) from None
+                raise LineLost(str(error)) from None
             except OSError as error:
                 raise LineLost(str(error) or "the line is gone") from None
             if not part:

@@ -17,7 +17,7 @@ THROTTLE_STEP = 10
 MAX_THROTTLE = 99
 """Per cent."""
 FIXED_NS = 20 * NS_PER_MS
-"""What changing over takes without a page: states, disks, an answer."""
+"""What changing over takes without a page, and without what the target says that it needs: states, an answer."""
 FEW_PAGES = 64
 """So many are sent as fast as none."""
 FASTEST = 1 << 34
@@ -40,24 +40,31 @@ def bandwidth(rounds: Sequence[Round], options: Options) -> float:
     return found if options.bandwidth is None else min(found, options.bandwidth)
 
 
-def expected_downtime_ns(rounds: Sequence[Round], options: Options) -> int:
-    """How long the guest would stand still if it changed over now. Before the first round nobody knows: for ever."""
+def expected_downtime_ns(rounds: Sequence[Round], options: Options, load_ns: int = 0) -> int:
+    """How long the guest would stand still if it changed over now, `load_ns` of it because the target builds it. Before
+    the first round nobody knows: for ever."""
     if not rounds:
         return 1 << 62
-    return FIXED_NS + int(rounds[-1].left * PAGE_SIZE / bandwidth(rounds, options) * NS_PER_S)
+    left = rounds[-1].left * PAGE_SIZE + rounds[-1].disk_left
+    return FIXED_NS + load_ns + int(left / bandwidth(rounds, options) * NS_PER_S)
 
 
-def decide(rounds: Sequence[Round], throttle: int, options: Options) -> Decision:
-    """What comes after `rounds`, during the last of which `throttle` per cent were taken from the guest."""
-    if len(rounds) >= options.max_rounds or (_fits(rounds, options) and not _another_pays(rounds)):
+def decide(rounds: Sequence[Round], throttle: int, options: Options, load_ns: int = 0) -> Decision:
+    """What comes after `rounds`, during the last of which `throttle` per cent were taken from the guest; `load_ns` is
+    what the target will take to build it. No round makes that less, so it counts as half of the bound at most: a slow
+    target does not throttle the guest until the rounds are used up."""
+    bound_ns = options.downtime_ms * NS_PER_MS
+    fits = expected_downtime_ns(rounds, options, min(load_ns, bound_ns // 2)) <= bound_ns
+    if len(rounds) >= options.max_rounds or _is_all_sent(rounds) or (fits and not _another_pays(rounds)):
         return Decision(True, throttle)
     if options.throttle and len(rounds) >= 2 and all(_gains_little(item) for item in rounds[-2:]):
         throttle = min(MAX_THROTTLE, throttle + THROTTLE_STEP if throttle else FIRST_THROTTLE)
     return Decision(False, throttle)
 
 
-def _fits(rounds: Sequence[Round], options: Options) -> bool:
-    return expected_downtime_ns(rounds, options) <= options.downtime_ms * NS_PER_MS
+def _is_all_sent(rounds: Sequence[Round]) -> bool:
+    """Whether another round could only take time, as with a guest that is paused."""
+    return bool(rounds) and not rounds[-1].left and not rounds[-1].disk_left
 
 
 def _another_pays(rounds: Sequence[Round]) -> bool:

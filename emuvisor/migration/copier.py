@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from numpy.typing import NDArray
 
+from emuvisor.errors import MigrationError
 from emuvisor.memory import GuestMemory
 from emuvisor.migration.channel import Channel
 from emuvisor.migration.frames import FrameKind
@@ -19,6 +20,9 @@ __all__ = ["Copier"]
 
 FOLLOWING_BATCH = 32
 """Pages that a wanted page may have to wait for."""
+PATIENCE = 10_000
+RETRY_S = 0.003
+"""A page that is at yet another host is asked for so many times, with so long in between."""
 
 
 class Copier:
@@ -70,6 +74,7 @@ class Copier:
             bytes=channel.bytes_sent - sent_bytes,
             ns=time.monotonic_ns() - began,
             left=len(self.todo),
+            disk_left=disks.left,
         )
         self.counts.rounds.append(done)
 
@@ -80,11 +85,24 @@ class Copier:
             if stop():
                 return
             some = pages[start : start + BATCH]
-            with self._held():
-                content = read_pages(self._memory, some)
+            content = self._read(some)
             batch = self._encoder.batch(some, content)
             if len(batch.pages):
                 channel.send_data(FrameKind.PAGES, batch.encode(self._options.compression))
+
+    def _read(self, pages: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """As `read_pages`. Pages that are themselves still to come from yet another host are waited for, with the
+        guest on its pCPU. Raises PageLost, MigrationError when one cannot be had for long, or it is for nothing."""
+        for _ in range(PATIENCE):
+            try:
+                with self._held():
+                    return read_pages(self._memory, pages)
+            except MemoryError as error:
+                reason = f"migration: a page of the guest cannot be had: {error}"
+            if self._cancelled():
+                break
+            time.sleep(RETRY_S)
+        raise MigrationError(reason)
 
     def finish(self, channel: Channel) -> bytes:
         """The guest stands still: send what the target needs before it can run. What may follow is `todo`, and a bitmap
@@ -108,15 +126,19 @@ class Copier:
 
     def send_wanted(self, channel: Channel, page: object) -> None:
         """The guest waits for `page`. Raises LineLost."""
-        if type(page) is int and page in self.todo:
+        if type(page) is not int or not 0 <= page < self._memory.page_count:
+            return
+        place = int(np.searchsorted(self.todo, page))
+        if place < len(self.todo) and self.todo[place] == page:
             self.counts.demanded += 1
-            self._send_as_it_is(channel, np.array([page]))
+            self._send_as_it_is(channel, self.todo[place : place + 1])
+            self.todo = np.delete(self.todo, place)
 
     def send_some(self, channel: Channel) -> None:
         """Send some of what the target lacks; when, is up to the caller (`Channel.delay_s`). Raises LineLost."""
         self._send_as_it_is(channel, self.todo[:FOLLOWING_BATCH])
+        self.todo = self.todo[FOLLOWING_BATCH:]
 
     def _send_as_it_is(self, channel: Channel, pages: NDArray[np.int64]) -> None:
-        batch = self._encoder.plain_batch(pages, read_pages(self._memory, pages))
+        batch = self._encoder.plain_batch(pages, self._read(pages))
         channel.send_data(FrameKind.PAGES, batch.encode(self._options.compression), at_once=True)
-        self.todo = np.setdiff1d(self.todo, pages, assume_unique=True)

@@ -22,6 +22,7 @@ __all__ = [
     "check_header",
     "message_frame",
     "parse_message",
+    "words_of",
 ]
 
 HEADER = struct.Struct(">IB")
@@ -30,6 +31,10 @@ MAX_GREETING = 64 * KIB
 """Bytes of a frame from a peer that has not shown who it is."""
 MAX_MESSAGE = 64 * MIB
 """Bytes of a message that has been unpacked."""
+MAX_ITEMS = 1 << 20
+"""In its lists and dicts, or nearly: as Python's objects, small ones take thirty times what they take as text."""
+MAX_WORDS = 1000
+"""Characters of a reason that are believed."""
 PACKED_FROM = 4 * KIB
 """Longer messages are compressed."""
 
@@ -82,6 +87,12 @@ def message_frame(message: Message) -> bytes:
     return frame(FrameKind.PACKED, zstandard.ZstdCompressor(level=1).compress(text))
 
 
+def words_of(message: Message) -> str:
+    """The reason that the other side gives, fit to be printed."""
+    words = str(message.get("reason"))[:MAX_WORDS]
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
+
+
 def parse_message(kind: FrameKind, payload: bytes) -> Message:
     """The message in a frame. Raises MigrationError for anything else."""
     try:
@@ -94,6 +105,11 @@ def parse_message(kind: FrameKind, payload: bytes) -> Message:
             payload = zstandard.ZstdDecompressor().decompress(payload, max_output_size=MAX_MESSAGE)
         elif kind is not FrameKind.MESSAGE:
             raise MigrationError(f"migration: the other side sent {kind.name.lower()} in place of a message")
+        items = sum(payload.count(mark) for mark in (b",", b"[", b"{"))
+        if items > MAX_ITEMS:
+            raise MigrationError(
+                f"migration: the other side sent a message of {items} items; {MAX_ITEMS} are allowed"
+            )
         message = decode(payload)
     except (zstandard.ZstdError, SnapshotError) as error:
         raise MigrationError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from emuvisor.errors import MigrationError
 from emuvisor.migration.channel import Channel
-from emuvisor.migration.frames import Message
+from emuvisor.migration.frames import Message, words_of
 from emuvisor.migration.security import proof
 
 __all__ = ["PROTOCOL", "VERSIONS", "Hello", "UnknownMigration", "be_greeted", "greet"]
@@ -52,7 +52,9 @@ def greet(
     """
     nonce = secrets.token_bytes(16)
     channel.send({"type": "greeting", "protocol": PROTOCOL, "versions": list(versions), "nonce": nonce})
-    message = channel.receive_message("hello")  # or why not, as when there is no common version
+    message = channel.receive_message("plain", "hello")  # or why not, as when there is no common version
+    if message["type"] == "plain":
+        message = channel.receive_message("hello")
     try:
         hello = _hello(message, versions)
         key = find_key(hello)
@@ -121,7 +123,7 @@ def be_greeted(channel: Channel, role: str, hello: Hello, key: bytes | None) -> 
     )
     answer = channel.receive_message("welcome", "refused")
     if answer["type"] == "refused":
-        reason = str(answer.get("reason"))[:1000]
+        reason = words_of(answer)
         raise (UnknownMigration if reason == _UNKNOWN else MigrationError)(reason)
     theirs = answer.get("proof")
     if key is not None and not (

@@ -9,38 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emuvisor.errors import EmuvisorError, MigrationError, SnapshotError
+from emuvisor.host.claims import contract_of
+from emuvisor.host.garbage import no_garbage
 from emuvisor.host.guest import Guest
 from emuvisor.host.host import Host
-from emuvisor.host.states import GuestState
 from emuvisor.machine.machine_state import load_machine
 from emuvisor.memory.saved_layout import Layout, MemoryLoader
-from emuvisor.memory.stage2 import STATE_SHIFT, FrameState
 from emuvisor.migration.announce import announce
 from emuvisor.migration.channel import Channel, LineLost
 from emuvisor.migration.claims import ask_for_size
 from emuvisor.migration.disk_blocks import Sectors
 from emuvisor.migration.frames import FrameKind, Message, parse_message
-from emuvisor.migration.offer import Offer, bitmap_of, pages_of
-from emuvisor.migration.pages import Batch, PageKind, decode_batch
+from emuvisor.migration.late_pages import LatePages
+from emuvisor.migration.offer import Offer, pages_of
+from emuvisor.migration.pages import decode_batch
 from emuvisor.migration.rehearsal import rehearse
-from emuvisor.migration.remote_pages import RemoteGuest, RemotePages
 from emuvisor.migration.stage import Stage
 from emuvisor.migration.switchover import Act, Answer, TargetState, TargetSwitch
 from emuvisor.migration.target_disks import TargetDisks
-from emuvisor.units import PAGE_SIZE
 
 __all__ = ["Incoming"]
-
-_ZEROS = bytes(PAGE_SIZE)
-_TOO_LATE = "migration: the other side sends later what the guest needs to begin"
-"""Whoever would wait for a page before the guest runs is the thread that receives them."""
 
 
 class Incoming:
     """The guest of `offer`; `name` says from where it comes. `ended` is called when it is known whether it runs here.
 
     One thread calls the methods that take a channel or an answer. Raises MigrationError for an offer that cannot be
-    taken.
+    taken, AdmissionError for one that the host has no memory for.
     """
 
     def __init__(self, host: Host, offer: Offer, name: str, ended: "Callable[[Incoming], object]") -> None:
@@ -50,15 +45,18 @@ class Incoming:
         self._ended = ended
         if offer.config.name in host.guests:
             raise MigrationError(f"migration: there is a guest {offer.config.name!r} at the target already")
-        rehearse(host, offer.config)
-        self._stage = Stage(host, offer.pages)
+        with host.lock:
+            host.memory.admit(offer.config.name, contract_of(offer.config))
+        self.load_ns = rehearse(host, offer.config)
+        """What building the guest will take, as far as can be foreseen."""
+        self._stage = Stage(host, offer.pages, offer.held)
         self._disks = TargetDisks(offer.config, offer.disks)
         self._switch = TargetSwitch()
         self._deciding = threading.RLock()
         self.guest: Guest | None = None
         self._running = False
         self._channel: Channel | None = None
-        self._remote: RemoteGuest | None = None
+        self._late: LatePages | None = None
         self.reason = ""
         """Why it did not come, or waits."""
         self.is_over = False
@@ -74,7 +72,7 @@ class Incoming:
     @property
     def missing(self) -> int:
         """Pages that are still at the source while the guest runs here."""
-        return 0 if self._remote is None else int(np.count_nonzero(self._remote.missing))
+        return 0 if self._late is None else self._late.missing
 
     # ---- frames ----
 
@@ -97,10 +95,8 @@ class Incoming:
 
     def _lose_line(self, reason: str) -> None:
         self.reason = f"the line to the source was lost: {reason}"
-        if self._remote is not None and self.missing:
-            self._store().set_line(
-                self._remote, broken=f"migration: {self.reason}; it goes on when that is back"
-            )
+        if self._late is not None and self.missing:
+            self._late.line_lost(f"migration: {self.reason}; it goes on when that is back")
             self.asks = True
         self._apply(self._switch.line_lost)
 
@@ -115,8 +111,9 @@ class Incoming:
     def _take(self, kind: FrameKind, payload: bytes) -> None:
         if kind is FrameKind.PAGES:
             batch = decode_batch(payload)
-            if self._remote is not None:
-                self._arrive(batch)
+            if self._late is not None:
+                self._late.arrive(batch)
+                self._tell_if_complete()
             elif self.state is TargetState.RECEIVING:
                 self._stage.put(batch)
         elif kind is FrameKind.DISK:
@@ -128,20 +125,29 @@ class Incoming:
     def _hear(self, message: Message) -> None:
         match message["type"]:
             case "round":
+                self._disks.sync()
                 self._send({"type": "round-done"})
             case "machine" if self.state is TargetState.RECEIVING:
-                self._load(message)
+                with no_garbage():
+                    self._load(message)
                 self._apply(self._switch.loaded)
             case "commit":
                 self._apply(self._switch.committed)
             case "abort":
                 self.reason = "the source has cancelled"
                 self._apply(self._switch.aborted)
-            case "bye":
-                self.is_over = True
-                self._settle()
+            case "bye" if self.state in (TargetState.RUNNING, TargetState.DISCARDED):
+                self._leave()
             case other:
                 raise MigrationError(f"migration: the other side said {other[:40]!r}, which is not for now")
+
+    def _leave(self) -> None:
+        """The source knows what became of the guest, and needs to hear no more."""
+        self.is_over = True
+        if self.missing and self.state is TargetState.RUNNING:
+            self._lose("the source left before it had sent all pages")
+        elif self._late is not None:
+            self._late.settle()
 
     def _send(self, message: Message) -> None:
         if self._channel is not None:
@@ -171,29 +177,14 @@ class Incoming:
         loader = MemoryLoader(guest.memory, layout)
         self._stage.give(loader, layout.kinds, later)
         if len(later):
-            missing = np.zeros(len(layout.kinds), np.bool_)
-            missing[later] = True
-            remote = RemoteGuest(missing, self._demand, guest.machine.suspend, lost=_TOO_LATE)
-            self._store().attach(remote)
-            self._remote = remote
-            numbers = (later + remote.first).astype(np.uint32)
-            try:
-                loader.place(later, np.uint32(FrameState.REMOTE << STATE_SHIFT) | numbers)
-            except SnapshotError:
-                self._store().free(numbers.tolist())
-                raise
+            self._late = LatePages(self._host, guest, later, len(layout.kinds), self._demand)
+            self._late.place(loader)
         loader.finish()
         load_machine(guest.machine, state)
         ask_for_size(guest)
         self._disks.fill(guest.machine)
-        if self._remote is not None:
-            self._store().set_line(self._remote)
-
-    def _store(self) -> RemotePages:
-        with self._host.lock:
-            store = self._host.memory.stores.setdefault(FrameState.REMOTE, RemotePages())
-        assert isinstance(store, RemotePages)
-        return store
+        if self._late is not None:
+            self._late.begin()
 
     # ---- changing over ----
 
@@ -224,9 +215,9 @@ class Incoming:
                 self.is_over = False  # the source will ask
 
     def _running_message(self) -> Message:
-        if self._remote is None:
+        if self._late is None:
             return {"type": "running"}
-        return {"type": "running", "missing": bitmap_of(self._remote.missing)}
+        return {"type": "running", "missing": self._late.bitmap()}
 
     def _run(self) -> None:
         guest = self.guest
@@ -242,8 +233,8 @@ class Incoming:
         if self.guest is not None:
             self.guest.delete()
             self.guest = None
-        if self._remote is not None:
-            self._store().release(self._remote)
+        if self._late is not None:
+            self._late.release()
         self._stage.close()
         self._disks.discard()
         self._ended(self)
@@ -252,16 +243,16 @@ class Incoming:
         """The source has connected again."""
         self._channel = channel
         self.asks = False
-        if self._remote is not None:
-            self._store().set_line(self._remote)
         try:
             self._apply(self._switch.connected)
+            if self._late is not None:
+                self._late.line_back()
+            self._tell_if_complete()
         except LineLost as error:
+            self._channel = None
             self._lose_line(str(error))
-            return
-        self._go_on_after_stall()
-        self._tell_if_complete()
-        self.serve(channel)
+        else:
+            self.serve(channel)
 
     def answered(self, answer: Answer) -> None:
         """The source says what it has decided."""
@@ -269,12 +260,11 @@ class Incoming:
 
     def source_gone(self) -> None:
         """The source's process is gone."""
-        if self._remote is not None and self.missing and self.state is TargetState.RUNNING:
+        self.reason = "the source is gone"
+        self._apply(self._switch.source_gone)
+        if self.missing and self.state is TargetState.RUNNING:  # since now, or for long
             self._lose("the source ended before it had sent all pages")
-        else:
-            self.reason = "the source is gone"
-            self._apply(self._switch.source_gone)
-            self.is_over = True
+        self.is_over = True
         self.asks = False
 
     def decide(self, run: bool) -> None:
@@ -288,60 +278,28 @@ class Incoming:
         self._apply(lambda: self._switch.operator(False))
         if self.missing and self.state is TargetState.RUNNING:
             self._lose("the target was closed before all pages had come")
+        elif self._late is not None and self.state is TargetState.RUNNING and not self.is_over:
+            self._late.settle()  # the source's last word is on its way, and nobody waits for it
 
     # ---- post-copy ----
 
     def _demand(self, page: int) -> None:
-        """Called in the guest's thread."""
+        """Called in the guest's thread, which must not wait for a source that does not listen."""
         channel = self._channel
-        if channel is not None:
-            with suppress(LineLost):  # whoever receives finds out
-                channel.send({"type": "demand", "page": page})
-
-    def _arrive(self, batch: Batch) -> None:
-        assert self._remote is not None
-        store = self._store()
-        for page, kind, content in batch:
-            if kind is not PageKind.COPY:
-                store.arrive(self._remote, page, bytes(content) if kind is PageKind.RAW else _ZEROS)
-        self._tell_if_complete()
+        if channel is None:
+            return
+        if not channel.has_room:
+            channel.end()
+            return
+        with suppress(LineLost):  # whoever receives finds out
+            channel.send({"type": "demand", "page": page})
 
     def _tell_if_complete(self) -> None:
-        if self._remote is not None and not self.missing and self.state is TargetState.RUNNING:
-            with self._host.held(self.offer.config.name):
-                pass  # a stall that its pCPU had begun when the line came back has its effect now
-            self._go_on_after_stall()
+        if self._late is not None and not self.missing and self.state is TargetState.RUNNING:
             self._send({"type": "complete"})
-
-    def _settle(self) -> None:
-        """All pages have come: those that nobody has wanted yet get their frames. Where there is none, it happens when
-        they are wanted."""
-        guest, remote = self.guest, self._remote
-        if remote is None or guest is None:
-            return
-        with self._host.held(guest.name) as got:
-            if got:
-                for part in guest.memory.sets:
-                    for index in np.flatnonzero(part.entries >> STATE_SHIFT == FrameState.REMOTE).tolist():
-                        guest.memory.supply(part, index, False)
-        self._store().release(remote)
-
-    def _go_on_after_stall(self) -> None:
-        guest = self.guest
-        if guest is not None and guest.state is GuestState.PAUSED and guest.suspended:
-            guest.resume()
 
     def _lose(self, why: str) -> None:
         """Some of the guest was at the source, and will not come."""
-        guest, remote = self.guest, self._remote
-        assert guest is not None
-        assert remote is not None
-        lost = f"{why}: {self.missing} of them, and so the guest, are lost"
-        self.reason = lost
-        self._store().set_line(remote, lost=lost)
-        with self._host.lock:
-            if guest.state is not GuestState.GONE:
-                self._host.take_off(guest)
-                self._host.set_state(guest, GuestState.CRASHED, f"migration: {lost}")
-        self._store().release(remote)
+        assert self._late is not None
+        self.reason = self._late.lose(why)
         self.is_over = True

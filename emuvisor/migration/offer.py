@@ -12,10 +12,15 @@ from emuvisor.machine.config import GuestConfig
 from emuvisor.machine.config_file import from_mapping
 from emuvisor.migration.disk_blocks import DiskPlan
 from emuvisor.migration.frames import Message
+from emuvisor.units import PAGE_SIZE
 
 __all__ = ["Offer", "bitmap_of", "pages_of"]
 
 MIN_KEY = 16
+MAX_DEVICE_PAGES = 1 << 14
+"""Pages that a guest has besides its RAM: ROM, and its devices' memory."""
+MAX_GAP_PAGES = 1 << 15
+"""By so many the numbers of what can be plugged are rounded up."""
 MAX_ADDRESS = 256
 
 
@@ -26,6 +31,8 @@ class Offer:
     config: GuestConfig
     pages: int
     """As `GuestMemory.page_count`."""
+    held: int
+    """How many of these can hold something: what comes takes frames of this host before the guest is built."""
     disks: list[DiskPlan]
     """By drive."""
     key: bytes
@@ -46,7 +53,13 @@ class Offer:
         if ask is not None and (not isinstance(ask, str) or len(ask) > MAX_ADDRESS):
             raise MigrationError("migration: the other side cannot be asked where it says")
         guest = from_mapping(config, "migration: the guest's configuration", Path("/"))
-        return cls(guest, pages, [DiskPlan.of(item) for item in disks], key, ask)
+        held = (guest.memory_max or guest.memory) // PAGE_SIZE + MAX_DEVICE_PAGES
+        most = held + MAX_GAP_PAGES
+        if not 0 < pages <= most:
+            raise MigrationError(
+                f"migration: the other side offers a guest of {pages} pages; 1 to {most} are possible"
+            )
+        return cls(guest, pages, held, [DiskPlan.of(item) for item in disks], key, ask)
 
 
 def bitmap_of(flags: NDArray[np.bool_]) -> bytes:

@@ -97,6 +97,8 @@ class Round:
     """How long it took."""
     left: int
     """Pages that the guest wrote meanwhile."""
+    disk_left: int = 0
+    """Bytes of disks that it wrote meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

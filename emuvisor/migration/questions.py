@@ -4,6 +4,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 from emuvisor.errors import EmuvisorError
@@ -89,5 +90,7 @@ class Questions:
     def close(self) -> None:
         """Answer no more."""
         self._closing.set()
+        with suppress(OSError):  # where that does not wake who waits in accept, it looks by itself
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()

@@ -4,11 +4,13 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emuvisor.errors import MigrationError, PageLost
+from emuvisor.machine.machine import Machine, present_machine
 from emuvisor.memory.stage2 import MAX_FRAMES
 from emuvisor.memory.store import SlotOwners
 from emuvisor.units import PAGE_SIZE
@@ -24,8 +26,6 @@ class RemoteGuest:
     """By page, whether it is still at the source."""
     demand: Callable[[int], None]
     """Asks the source for a page; does nothing while there is no line."""
-    stall: Callable[[str], None]
-    """The guest, in whose thread this is called, cannot go on now, for this reason."""
     first: int = 0
     """Its page n has number `first` + n."""
     arrived: dict[int, bytes] = field(default_factory=dict)
@@ -35,6 +35,8 @@ class RemoteGuest:
     lost: str = ""
     """Why nothing will come any more."""
     demanded: set[int] = field(default_factory=set)
+    stalled: set[Machine] = field(default_factory=set)
+    """Who could not go on without a page while there was no line: the guest, and clones that were made of it."""
 
     @property
     def end(self) -> int:
@@ -127,8 +129,28 @@ class RemotePages:
         return [None] * len(pages)
 
     def load(self, slot: int, into: memoryview) -> None:
-        """Wait for the page and put it `into` memory; see `PageStore`. While there is no line, the guest is stalled,
-        and MemoryError lets the page be tried again."""
+        """Put the page `into` memory; see `PageStore`. One that is still to come is asked for.
+
+        A guest's slice waits for it, but not when it is to end: whoever wants the guest off its pCPU need not wait for
+        the source. Anybody else, who may have locks that others wait for, does not wait either. They get MemoryError,
+        and try again. While there is no line, a slice ends with the guest suspended.
+        """
+        machine = present_machine()
+        if machine is not None:
+            machine.on_stop = self._wake
+        try:
+            while (demand := self._attempt(slot, into, machine)) is not None:
+                demand()  # without the lock: the other side may be slow to take it
+        finally:
+            if machine is not None:
+                machine.on_stop = None
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _attempt(self, slot: int, into: memoryview, machine: Machine | None) -> Callable[[], None] | None:
+        """Wait for the page and put it `into` memory; returns what is to be done before that. Raises as `load`."""
         with self._changed:
             guest = self._find(slot)
             page = slot - guest.first
@@ -137,15 +159,19 @@ class RemotePages:
                     self._lost += 1
                     raise PageLost(guest.lost)
                 if guest.broken:
-                    guest.stall(guest.broken)
+                    if machine is not None:
+                        guest.stalled.add(machine)
+                        machine.suspend(guest.broken)
                     raise MemoryError(guest.broken)
                 if page not in guest.demanded:
                     guest.demanded.add(page)
-                    guest.demand(page)
-                else:
-                    self._changed.wait()
+                    return partial(guest.demand, page)
+                if machine is None or machine.is_stopping:
+                    raise MemoryError("it is still at the other side of a migration")
+                self._changed.wait()
             into[:] = guest.arrived[page]
             self._loaded += 1
+        return None
 
     def share(self, slots: Sequence[int]) -> None:
         """See `PageStore`."""

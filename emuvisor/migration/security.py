@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from emuvisor.errors import MigrationError, UsageError
-from emuvisor.migration.channel import LineLost
+from emuvisor.migration.channel import LineLost, alert_text
+from emuvisor.migration.frames import message_frame
 
 __all__ = ["Certificates", "Insecure", "Security", "Token", "make_token", "proof", "refuse_far_away"]
 
@@ -26,6 +27,10 @@ _ANONYMOUS = "AECDH-AES256-SHA:@SECLEVEL=0"
 TOKEN_BYTES = 32
 MIN_TOKEN = 20
 """Characters."""
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of what a client sends that speaks TLS (RFC 8446, 5.1); no frame of ours begins with it."""
+_OTHER_VERSION = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION")
+"""OpenSSL's reasons when one side has a token, which is TLS 1.2, and the other one certificates, which are TLS 1.3."""
 
 
 def make_token() -> str:
@@ -112,23 +117,58 @@ Security = Token | Certificates | Insecure
 
 def secure(sock: socket.socket, security: Security, *, server: bool) -> socket.socket:
     """`sock` with TLS around it, as `security` says. Raises MigrationError when the other side is not who it must be,
-    LineLost, UsageError for a plain line that leaves this machine."""
-    if isinstance(security, Insecure):
+    or has been given something else; LineLost, UsageError for a plain line that leaves this machine."""
+    try:
+        if not isinstance(security, Insecure):
+            return _tls(sock, security, server)
         refuse_far_away(sock, sock.getpeername())
+        if not server:  # or one that waits for TLS would wait for it, and both say nothing
+            sock.sendall(message_frame({"type": "plain"}))
         return sock
-    context = security.context(server)
+    except OSError as error:
+        raise LineLost(str(error)) from None
+
+
+def _tls(sock: socket.socket, security: Token | Certificates, server: bool) -> ssl.SSLSocket:
+    if server:
+        _refuse_plain(sock, security)
     name = None if server or not isinstance(security, Certificates) else security.name
     try:
-        return context.wrap_socket(sock, server_side=server, server_hostname=name)
+        return security.context(server).wrap_socket(sock, server_side=server, server_hostname=name)
     except ssl.SSLCertVerificationError as error:
         raise MigrationError(f"migration: the other side's certificate: {error.verify_message}") from None
     except ssl.SSLError as error:
-        raise MigrationError(f"migration: no TLS with the other side: {error.reason or error}") from None
-    except OSError as error:
-        raise LineLost(str(error)) from None
+        raise MigrationError(_no_tls(error, security, server)) from None
+
+
+def _refuse_plain(sock: socket.socket, security: Token | Certificates) -> None:
+    """Tell one who connects without TLS that it is wanted. Raises MigrationError then."""
+    first = sock.recv(1, socket.MSG_PEEK)
+    if first in (_TLS_HANDSHAKE, b""):
+        return
+    reason = f"migration: the side that listens wants {_what(security)}, and the side that connects has none"
+    sock.recv(1 << 12)  # a line that is closed with something unread may lose what was sent last
+    sock.sendall(message_frame({"type": "refused", "reason": reason}))
+    raise MigrationError(reason)
+
+
+def _what(security: Token | Certificates) -> str:
+    return "a token" if isinstance(security, Token) else "a certificate"
+
+
+def _no_tls(error: ssl.SSLError, security: Token | Certificates, server: bool) -> str:
+    """Why there is no TLS with the other side, for people."""
+    other = "side that connects" if server else "side that listens"
+    reason = error.reason or str(error)
+    if reason in _OTHER_VERSION:
+        theirs = "a certificate" if isinstance(security, Token) else "a token"
+        return f"migration: this side was given {_what(security)}, and the {other} {theirs}"
+    if not server and reason == "WRONG_VERSION_NUMBER":
+        return f"migration: this side was given {_what(security)}, and the {other} speaks no TLS"
+    return alert_text(reason) or f"migration: no TLS with the other side: {reason}"
 
 
 def refuse_far_away(sock: socket.socket, address: Any) -> None:
     """Raises UsageError unless `address` of `sock`, its own or its peer's, is on this machine."""
     if sock.family != socket.AF_UNIX and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
-        raise UsageError("migration: without TLS it may not leave this machine")
+        raise UsageError("migration: without a token or certificates it may not leave this machine")

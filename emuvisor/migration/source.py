@@ -1,35 +1,38 @@
 """The side from which a guest goes."""
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from emuvisor.errors import EmuvisorError, MigrationError, StateError
+from emuvisor.host.garbage import no_garbage
 from emuvisor.host.guest import Guest
 from emuvisor.host.states import GuestState
 from emuvisor.machine.config_mapping import to_mapping
 from emuvisor.machine.machine_state import save_machine
 from emuvisor.memory.saved_layout import Layout
-from emuvisor.migration.calling import Dial, call
+from emuvisor.migration.calling import Dial
 from emuvisor.migration.channel import Channel, LineLost
 from emuvisor.migration.claims import present_config
 from emuvisor.migration.convergence import decide
 from emuvisor.migration.copier import Copier
 from emuvisor.migration.endpoints import Gone, connect
-from emuvisor.migration.greeting import Hello, UnknownMigration
+from emuvisor.migration.frames import Message, words_of
 from emuvisor.migration.options import Options, Phase, Progress
-from emuvisor.migration.questions import Questions
-from emuvisor.migration.security import Insecure, Security, Token
+from emuvisor.migration.security import Insecure, Security
 from emuvisor.migration.source_disks import SourceDisks
+from emuvisor.migration.source_line import NobodyToSay, SourceLine
 from emuvisor.migration.switchover import Act, SourceState, SourceSwitch
 from emuvisor.migration.throttle import CpuThrottle
+from emuvisor.units import NS_PER_S
 
 __all__ = ["Source"]
 
 RETRY_S = 0.5
 """Between attempts to reach the target again."""
+ANSWERS_PER_STEP = 256
+"""Pages that the guest waits for."""
 
 
 class Source:
@@ -54,14 +57,7 @@ class Source:
         self.guest = guest
         self.address = address
         self.options = options or Options()
-        self._security: Security = security or Insecure()
-        self._timeout_s = timeout_s
-        self._dial = dial
-        self._id = secrets.token_hex(16)
-        self._key = secrets.token_bytes(32)
-        """What both sides show when they connect again."""
-        self._channel: Channel | None = None
-        self._questions: Questions | None = None
+        self._line = SourceLine(address, security or Insecure(), self._asked, timeout_s=timeout_s, dial=dial)
         self._switch = SourceSwitch()
         self._deciding = threading.RLock()
         """Guards `_switch`: the target's questions come in a thread of their own."""
@@ -72,8 +68,8 @@ class Source:
         self._phase = Phase.COPYING
         self._reason = ""
         self._copier = Copier(guest.memory, self.options, self._held, lambda: self._cancelled)
-        self._bytes_before = 0
-        """Sent over lines that are gone."""
+        self._load_ns = 0
+        """What the target says that building the guest will take."""
         self._ran = False
         self._stopped_ns: int | None = None
         self._downtime_ns: int | None = None
@@ -91,7 +87,7 @@ class Source:
             pages=self.guest.memory.page_count,
             rounds=tuple(counts.rounds),
             left=len(self._copier.todo),
-            bytes_sent=self._bytes_before + (0 if self._channel is None else self._channel.bytes_sent),
+            bytes_sent=self._line.bytes_sent,
             zero_pages=counts.zero,
             copied_pages=counts.copied,
             unchanged_pages=counts.unchanged,
@@ -119,13 +115,13 @@ class Source:
 
     def lose_line(self) -> None:
         """As if the line had died: for tests and labs. By the thread that steps."""
-        if self._channel is not None:
-            self._channel.end()
+        if self._line.channel is not None:
+            self._line.channel.end()
 
     def abandon(self) -> None:
         """As if this process had died, but that the guest stands still here: for tests and labs. By the thread that
         steps, which then steps no more."""
-        self._close()
+        self._line.close()
 
     def run(self, progress: Callable[[Progress], object] | None = None) -> Progress:
         """Do all of it, and tell `progress` after each step. Raises MigrationError when the guest did not move; it goes
@@ -159,26 +155,29 @@ class Source:
         return self.progress
 
     def _step(self) -> None:
+        channel = self._line.channel
         if self.is_over:
             return
         if self._phase is Phase.FOLLOWING:
-            if self._channel is None:
+            if channel is None:
                 self._connect_again()
             else:
-                self._follow()
+                self._follow(channel)
         elif self._switch.state is not SourceState.COPYING:
             self._settle()
         elif self._cancelled:
             self._fail("cancelled")
-        elif self._channel is None:
+        elif channel is None:
             self._begin()
         else:
-            decision = decide(self._copier.counts.rounds, self._throttle.percent, self.options)
+            rounds = self._copier.counts.rounds
+            decision = decide(rounds, self._throttle.percent, self.options, self._load_ns)
             if self._wants_change_over(decision.stop):
-                self._change_over()
+                with no_garbage():
+                    self._change_over(channel)
             else:
                 self._throttle.set(decision.throttle)
-                self._copier.round(self._channel, self._disks)
+                self._copier.round(channel, self._disks)
 
     def _wants_change_over(self, little_is_left: bool) -> bool:
         rounds = len(self._copier.counts.rounds)
@@ -186,31 +185,11 @@ class Source:
             return little_is_left
         return rounds >= (self.options.mode == "hybrid")
 
-    def _open(self, purpose: str, key: bytes | None) -> Channel:
-        return call(
-            self.address,
-            self._security,
-            Hello(purpose, self._id),
-            key,
-            role="source",
-            timeout_s=self._timeout_s,
-            dial=self._dial,
-        )
-
     def _begin(self) -> None:
         """Connect and offer the guest."""
         guest = self.guest
         self._disks.check()
-        channel = self._open("migrate", self._security.key())
-        self._channel = channel
-        self._questions = Questions.beside(
-            channel.socket,
-            self.address,
-            security=self._security,
-            key=self._key,
-            migration=self._id,
-            answer=self._asked,
-        )
+        channel, about_line = self._line.connect()
         channel.send(
             {
                 "type": "offer",
@@ -218,11 +197,10 @@ class Source:
                 "pages": guest.memory.page_count,
                 "mode": self.options.mode,
                 "disks": [plan.as_list() for plan in self._disks.plans()],
-                "key": self._key,
-                "ask": None if self._questions is None else self._questions.address,
+                **about_line,
             }
         )
-        channel.receive_message("accepted")
+        self._load_ns = _load_ns(channel.receive_message("accepted"))
         channel.limit(self.options.bandwidth)
         with self._held():
             self._copier.begin()
@@ -242,10 +220,9 @@ class Source:
 
     # ---- changing over ----
 
-    def _change_over(self) -> None:
+    def _change_over(self, channel: Channel) -> None:
         """Stop the guest, send the rest, and let the target decide with us."""
-        assert self._channel is not None
-        guest, channel = self.guest, self._channel
+        guest = self.guest
         self._ran = guest.depart(f"it moves to {self.address}")
         self._stopped_ns = time.monotonic_ns()
         self._phase = Phase.SWITCHING
@@ -275,11 +252,10 @@ class Source:
             return
         if self._cancelled and self._switch.state is SourceState.OFFERED:
             self._apply(self._switch.cancel, "cancelled")
-        if self._channel is None:
+        if self._line.channel is None:
             self._connect_again()
         else:
-            message = self._channel.receive_message("ready", "running", "discarded")
-            self._heard(message)
+            self._heard(self._line.channel.receive_message("ready", "running", "discarded"))
 
     def _heard(self, message: dict[str, object]) -> None:
         if message["type"] == "ready":
@@ -290,24 +266,20 @@ class Source:
             self._apply(self._switch.running, "")
         else:
             cancelled = self._switch.state is SourceState.ABORTING
-            reason = "cancelled" if cancelled else str(message.get("reason"))[:1000]
-            self._apply(self._switch.discarded, reason or "the target threw it away")
+            self._apply(self._switch.discarded, "cancelled" if cancelled else words_of(message))
 
     def _connect_again(self) -> None:
         """Once; where the target cannot be reached, the next step tries again."""
         try:
-            channel = self._open("connect", self._key)
-        except UnknownMigration:
-            if isinstance(self._security, Token):  # nobody has shown that this is the target
-                self._wait("the target answers, but knows nothing of this guest; an operator has to decide")
-                return
-            raise Gone("another process is there") from None
+            channel = self._line.connect_again()
         except Gone:
             raise
+        except NobodyToSay as error:
+            self._wait(str(error))
+            return
         except (LineLost, MigrationError) as error:
             self._wait(f"the target cannot be reached: {error}")
             return
-        self._channel = channel
         self._reason = ""
         self._phase = Phase.FOLLOWING if self._switch.state is SourceState.MOVED else Phase.SWITCHING
         self._heard(channel.receive_message("ready", "running", "discarded"))
@@ -319,25 +291,22 @@ class Source:
         time.sleep(RETRY_S)
 
     def _lose_line(self, reason: str) -> None:
-        self._drop_channel()
+        channel = self._line.channel
+        copying = self._switch.state is SourceState.COPYING
+        refusal = channel.last_words() if copying and channel is not None else ""
+        self._line.drop()
         if self._phase is Phase.FOLLOWING:
             self._reason = reason
         else:
-            self._apply(self._switch.line_lost, f"the line to the target was lost: {reason}")
+            self._apply(self._switch.line_lost, refusal or f"the line to the target was lost: {reason}")
 
     def _fail(self, reason: str) -> None:
         """Something does not work here, or the target has refused."""
         if self._switch.state is SourceState.COPYING:
             self._apply(self._switch.cancel, reason)
         else:
-            self._drop_channel()
+            self._line.drop()
             self._apply(self._switch.line_lost, reason)
-
-    def _drop_channel(self) -> None:
-        if self._channel is not None:
-            self._bytes_before += self._channel.bytes_sent
-            self._channel.close()
-            self._channel = None
 
     def _apply(self, event: Callable[[], list[Act]], reason: str) -> None:
         """Let the switch hear `event`, and do what it says."""
@@ -353,12 +322,12 @@ class Source:
             self._give_up()
         elif act is Act.CONNECT:
             self._reason = reason
-        elif self._channel is not None:
+        elif self._line.channel is not None:
             word = {Act.SEND_COMMIT: "commit", Act.SEND_ABORT: "abort", Act.SEND_BYE: "bye"}[act]
             if act is Act.SEND_BYE and (len(self._copier.todo) or self._phase is Phase.FOLLOWING):
                 return  # not before all pages are there
             try:
-                self._channel.send({"type": word})
+                self._line.channel.send({"type": word})
             except LineLost as error:
                 if act is Act.SEND_COMMIT:
                     self._lose_line(str(error))
@@ -375,7 +344,7 @@ class Source:
         if guest.state is not GuestState.GONE:
             self._copier.end()
             self._throttle.end()
-        self._close()
+        self._line.close()
 
     def _take_back(self, running: bool, reason: str) -> None:
         """Let the guest go on here, `running` or paused; without its disks it can only be paused."""
@@ -398,28 +367,26 @@ class Source:
 
     def _moved(self) -> None:
         self._phase, self._reason = Phase.MOVED, ""
-        self._close()
+        self._line.close()
         self.guest.delete()
-
-    def _close(self) -> None:
-        self._drop_channel()
-        if self._questions is not None:
-            self._questions.close()
 
     # ---- post-copy ----
 
-    def _follow(self) -> None:
+    def _follow(self, channel: Channel) -> None:
         """Send what the guest waits for, then some of the rest."""
-        assert self._channel is not None
-        channel, copier = self._channel, self._copier
+        copier = self._copier
         channel.limit(self.options.bandwidth)
-        while channel.waits(channel.delay_s if len(copier.todo) else self._timeout_s):
+        for _ in range(ANSWERS_PER_STEP):
+            if not channel.waits(channel.delay_s if len(copier.todo) else self._line.timeout_s):
+                break
             message = channel.receive_message("demand", "complete")
             if message["type"] == "complete":
                 channel.send({"type": "bye"})
                 self._moved()
                 return
             copier.send_wanted(channel, message.get("page"))
+        else:
+            return
         if not len(copier.todo):
             raise LineLost("the other side is silent")
         copier.send_some(channel)
@@ -433,4 +400,10 @@ class Source:
             "it left; what it has done since is gone"
         )
         self._take_back(False, self._reason)
-        self._close()
+        self._line.close()
+
+
+def _load_ns(accepted: Message) -> int:
+    """What the target says that building the guest will take; who exaggerates is believed a second."""
+    value = accepted.get("load_ns")
+    return min(max(value, 0), NS_PER_S) if type(value) is int else 0

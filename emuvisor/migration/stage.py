@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from emuvisor.errors import MigrationError, OutOfFrames
 from emuvisor.host.host import Host
 from emuvisor.memory.saved_layout import MemoryLoader
-from emuvisor.memory.stage2 import MAX_FRAMES, STATE_SHIFT, FrameState
+from emuvisor.memory.stage2 import STATE_SHIFT, FrameState
 from emuvisor.migration.pages import Batch, PageKind
 
 __all__ = ["Stage"]
@@ -20,14 +20,11 @@ RETRY_S = 0.05
 
 
 class Stage:
-    """Frames of `host`'s pool for a guest of `pages` pages; those that hold zeros have none. Raises MigrationError for
-    an impossible number."""
+    """Frames of `host`'s pool for a guest of `pages` pages; those that hold zeros have none. At most `held`
+    have one."""
 
-    def __init__(self, host: Host, pages: object) -> None:
-        if type(pages) is not int or not 0 < pages <= MAX_FRAMES:
-            raise MigrationError(
-                f"migration: the guest has {pages!r:.40} pages; 1 to {MAX_FRAMES} are possible"
-            )
+    def __init__(self, host: Host, pages: int, held: int) -> None:
+        self._left = held
         self._host = host
         self._pool = host.pool
         self.frames: NDArray[np.uint32] = np.zeros(pages, np.uint32)
@@ -45,6 +42,7 @@ class Stage:
                 if frames[page]:
                     self._pool.release_one(int(frames[page]))
                     frames[page] = 0
+                    self._left += 1
                 continue
             holder = 0
             if kind is PageKind.COPY:
@@ -59,6 +57,9 @@ class Stage:
             content_of[frames[page]] = content_of[holder] if holder else np.frombuffer(content, np.uint8)
 
     def _take(self) -> int:
+        if not self._left:
+            raise MigrationError("migration: the other side sent more pages than the guest has memory for")
+        self._left -= 1
         for attempt in range(PATIENCE):
             try:
                 return self._pool.take()

@@ -207,7 +207,7 @@ class Target:
             del self._incoming[next(iter(self._incoming))]
         self._incoming[hello.migration] = self._present = incoming
         self._id = hello.migration
-        channel.send({"type": "accepted"})
+        channel.send({"type": "accepted", "load_ns": incoming.load_ns})
         return incoming
 
     def _ask(self) -> None:

@@ -77,15 +77,19 @@ class TargetDisks:
         except OSError as error:
             raise MigrationError(f"migration: a disk cannot be written: {error.strerror}") from None
 
+    def sync(self) -> None:
+        """Have what has come of copies stored now, while the guest runs. Raises MigrationError."""
+        for file in self._files.values():
+            if isinstance(file, int):
+                _sync(file)
+
     def close_files(self) -> None:
         """Everything has come: what was copied can be opened. Raises MigrationError when it cannot be stored."""
         for number, file in list(self._files.items()):
             if isinstance(file, int):
                 del self._files[number]
                 try:
-                    os.fsync(file)
-                except OSError as error:
-                    raise MigrationError(f"migration: a disk cannot be stored: {error.strerror}") from None
+                    _sync(file)
                 finally:
                     os.close(file)
 
@@ -125,3 +129,10 @@ class TargetDisks:
             with suppress(OSError):
                 path.unlink()
         self._made.clear()
+
+
+def _sync(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise MigrationError(f"migration: a disk cannot be stored: {error.strerror}") from None

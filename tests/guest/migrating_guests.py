@@ -2,12 +2,16 @@
 
 import hashlib
 import socket
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from emuvisor import firmware
 from emuvisor.host import Guest
-from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig
+from emuvisor.machine.choices import DiskBus
+from emuvisor.machine.config import DiskConfig, FlatConfig, GuestConfig, NicConfig
+from emuvisor.migration import Target
 from emuvisor.migration.channel import LineLost
 from emuvisor.migration.endpoints import connect
 from emuvisor.units import MIB
@@ -45,6 +49,17 @@ def guest_config(folder: Path, count: int = ENDLESS, disk: DiskConfig | None = N
     )
 
 
+def with_devices(folder: Path) -> GuestConfig:
+    """A PC with a disk at each bus, and a card on the network "lan"."""
+    disks = []
+    buses: tuple[DiskBus, ...] = ("ide", "virtio")
+    for bus in buses:
+        path = folder / f"{bus}.img"
+        path.write_bytes(bytes(MIB))
+        disks.append(DiskConfig(path, bus=bus, overlay="temporary"))
+    return replace(guest_config(folder), clock="host", disks=tuple(disks), nics=(NicConfig("lan"),))
+
+
 def fingerprint(guest: Guest) -> tuple[object, ...]:
     """What a guest has computed and printed, and when."""
     machine = guest.machine
@@ -56,6 +71,14 @@ def fingerprint(guest: Guest) -> tuple[object, ...]:
         [vcpu.digest() for vcpu in machine.vcpus],
         machine.clock.now_ns(),
     )
+
+
+def wait_for_doubt(target: Target) -> None:
+    """Until the target has found its line gone, and knows no answer."""
+    end = time.monotonic() + 30
+    while not target.in_doubt.startswith("the line to the source was lost: "):
+        assert time.monotonic() < end, target.in_doubt
+        time.sleep(0.001)
 
 
 class Cutter:

@@ -4,15 +4,16 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from migrating_guests import ENDLESS, SECTOR, Cutter, fingerprint, guest_config
+from migrating_guests import ENDLESS, SECTOR, Cutter, fingerprint, guest_config, wait_for_doubt
 
-from emuvisor.errors import MigrationError, StateError, UsageError
+from emuvisor.errors import MigrationError, OutOfFrames, StateError, UsageError
 from emuvisor.host import Guest, GuestState, Host
 from emuvisor.machine.config import DiskConfig
 from emuvisor.memory import FrameState
@@ -36,7 +37,7 @@ from emuvisor.migration.convergence import Decision
 from emuvisor.units import MIB
 
 MODES = ("pre-copy", "post-copy", "hybrid")
-SENT, RECEIVED = 9, 14
+SENT, RECEIVED = 10, 14
 """How often something is sent and received in a migration of the tests' guest, at least."""
 
 
@@ -209,9 +210,8 @@ def test_a_line_that_dies_at_any_message_leaves_the_guest_on_one_side(
     guest = started(here, tmp_path)
     for at in range(1, (RECEIVED if receiving else SENT) + 1):
         with Target(there) as listening:
-            done = settle(
-                Source(guest, listening.address, Options(mode=mode), dial=Cutter(at, receiving=receiving))
-            )
+            options = Options(mode=mode, max_rounds=1)  # however long a busy machine takes
+            done = settle(Source(guest, listening.address, options, dial=Cutter(at, receiving=receiving)))
             outcomes.add(done.phase)
             if done.phase is Phase.STAYED:
                 assert done.reason.startswith("guest 'guest' stays: ")
@@ -261,16 +261,14 @@ def test_another_target_at_the_same_address(secret: str, here: Host, there: Host
     step_to(moving, "offered")
     listening.close()
     with Target(there, listening.address, security):
-        moving.step()  # the line is lost
-        moving.step()
+        while secret and moving.progress.phase is not Phase.IN_DOUBT:
+            moving.step()  # the line is lost, perhaps after the old target has said that it is ready
         if secret:
-            assert moving.progress.phase is Phase.IN_DOUBT
             assert moving.progress.reason == (
                 "the target answers, but knows nothing of this guest; an operator has to decide"
             )
             moving.decide(here=True)
-            moving.step()
-        assert moving.progress.phase is Phase.STAYED
+        assert settle(moving).phase is Phase.STAYED
         why = "an operator decided so" if secret else "the target is gone (another process is there)"
         assert moving.progress.reason == f"guest 'guest' stays: {why}"
     assert states(here, there) == [["running"], []]
@@ -287,8 +285,7 @@ def test_in_doubt_an_operator_decides(here: Host, there: Host, listening: Target
     while moving.progress.phase is not Phase.IN_DOUBT:
         moving.step()
     assert moving.progress.reason == "the target cannot be reached: unreachable"
-    while not listening.in_doubt.startswith("the line to the source was lost: "):
-        pass
+    wait_for_doubt(listening)
     listening.decide(True)
     moved = listening.receive(10)
     moving.decide(here=False)
@@ -319,8 +316,8 @@ def test_cancelled_while_the_line_is_gone(secret: str, here: Host, there: Host, 
         assert states(here, there) == [["running"], []]
 
 
-COMMIT = 6
-"""Which message of a migration with one round says "commit": hello, offer, pages, round, machine come before."""
+COMMIT = 7
+"""Which message of a migration with one round says "commit": plain, hello, offer, pages, round, machine come before."""
 
 
 def test_the_target_asks_when_the_word_is_lost(
@@ -331,7 +328,7 @@ def test_the_target_asks_when_the_word_is_lost(
         guest.start()
         guest.pause()
     line = Cutter(COMMIT)
-    moving = Source(guest, listening.address, dial=line)
+    moving = Source(guest, listening.address, Options(max_rounds=1), dial=line)
     while line.count < COMMIT:
         moving.step()
     line.refuses = True
@@ -349,7 +346,7 @@ def test_a_guest_that_writes_too_fast_is_slowed_down(
     guest = started(here, tmp_path)
     caps = []
 
-    def losing(rounds: Any, throttle: int, options: Options) -> Decision:
+    def losing(rounds: Any, throttle: int, options: Options, load_ns: int) -> Decision:
         caps.append(guest.cpu_claim.cap)
         return Decision(len(rounds) == 3, (20, 30, 30, 30)[len(rounds)])
 
@@ -397,6 +394,7 @@ def test_once_it_is_decided_it_is_too_late_to_cancel(
     step_to(moving, "committed")
     moving.cancel()
     assert settle(moving).phase is Phase.MOVED
+    listening.receive(10)  # the source hears that the guest runs before it does
     assert states(here, there) == [[], ["running"]]
 
 
@@ -424,12 +422,87 @@ def test_a_guest_without_its_pages_waits_for_the_line(
     assert moved.reason.startswith("migration: the line to the source was lost: ")
     assert moved.reason.endswith("; it goes on when that is back")
     assert listening.missing > 0
+    while moving._line.channel is None:
+        moving.step()
+    wants_a_page(moving)  # the one at which it has stopped
     assert settle(moving).phase is Phase.MOVED
     with there.lock:
         assert there.changed.wait_for(lambda: moved.state is GuestState.RUNNING, 30)
     assert moving.progress.demanded_pages > 0
     listening.close()
     assert moved.memory.census()["remote"] == 0
+    assert moved.memory.read(0x20_0000, 255) == bytes(range(1, 256))
+
+
+@pytest.fixture
+def late(
+    here: Host, listening: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Source, Guest]:
+    """As `following`."""
+    return following(started(here, tmp_path), listening, monkeypatch)
+
+
+def wants_a_page(moving: Source) -> None:
+    """Wait until the guest has asked the source, which does not answer until it is stepped."""
+    assert moving._line.channel is not None
+    assert moving._line.channel.waits(30)
+
+
+def test_a_guest_that_waits_for_a_page_does_as_it_is_told(
+    late: tuple[Source, Guest], here: Host, there: Host
+) -> None:
+    moving, moved = late
+    wants_a_page(moving)
+    assert moved.statistics().state is GuestState.RUNNING
+    moved.pause()
+    moved.resume()
+    assert moved.between_runs(lambda: "off its pCPU") == "off its pCPU"
+    with pytest.raises(OutOfFrames, match=r"it is still at the other side of a migration$"):
+        moved.between_runs(lambda: moved.memory.read(0x20_0000, 1))
+    moved.type("x")
+    moved.reset()
+    moved.stop()
+    assert there.pool.used == 0
+    assert settle(moving).phase is Phase.MOVED
+    assert states(here, there) == [[], ["defined"]]
+
+
+def test_a_guest_that_waits_for_a_page_can_be_deleted(
+    late: tuple[Source, Guest], here: Host, there: Host
+) -> None:
+    moving, moved = late
+    wants_a_page(moving)
+    moved.delete()
+    assert there.pool.used == 0
+    assert settle(moving).phase is Phase.MOVED
+    assert states(here, there) == [[], []]
+
+
+def test_another_guest_has_the_pcpu_while_one_waits(
+    late: tuple[Source, Guest], there: Host, tmp_path: Path
+) -> None:
+    moving, moved = late
+    wants_a_page(moving)
+    assert there.pcpus == 1
+    other = there.create(replace(guest_config(tmp_path, 16), name="other"))
+    other.start()
+    assert other.wait(30)
+    assert moved.state is GuestState.RUNNING
+    assert settle(moving).phase is Phase.MOVED
+
+
+def test_a_target_that_is_closed_before_the_last_word(
+    here: Host, there: Host, listening: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pages have come, so that the guest goes on without it."""
+    moving, moved = following(started(here, tmp_path), listening, monkeypatch)
+    while moving.progress.left:
+        moving.step()
+    assert moving._line.channel is not None
+    while moving._line.channel.receive_message("demand", "complete")["type"] != "complete":
+        pass
+    listening.close()
+    assert (moved.state, moved.memory.census()["remote"]) == (GuestState.RUNNING, 0)
     assert moved.memory.read(0x20_0000, 255) == bytes(range(1, 256))
 
 
@@ -445,6 +518,51 @@ def test_a_source_that_dies_while_pages_follow_takes_the_guest_with_it(
     assert FrameState.REMOTE in there.memory.stores
     moved.delete()
     assert there.pool.used == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_guest_goes_on_to_a_third_host_before_all_of_it_has_come(
+    mode: Any, late: tuple[Source, Guest], here: Host, there: Host
+) -> None:
+    moving, moved = late
+    first = threading.Thread(target=settle, args=(moving,))
+    with Host(32 * MIB) as third, Target(third) as next_one:
+        onward = Source(moved, next_one.address, Options(mode=mode))
+        onward.step()
+        first.start()
+        assert settle(onward).phase is Phase.MOVED
+        first.join(30)
+        assert moving.progress.phase is Phase.MOVED
+        assert next_one.receive(10).memory.read(0x20_0000, 255) == bytes(range(1, 256))
+    assert states(here, there) == [[], []]
+
+
+def test_a_page_that_does_not_come_keeps_the_guest_from_going_on(
+    late: tuple[Source, Guest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emuvisor.migration.copier.PATIENCE", 2)
+    moving, moved = late
+    with Host(32 * MIB) as third, Target(third) as next_one, pytest.raises(MigrationError) as caught:
+        Source(moved, next_one.address).run()
+    assert str(caught.value) == (
+        "guest 'guest' stays: migration: a page of the guest cannot be had: "
+        "it is still at the other side of a migration"
+    )
+    assert settle(moving).phase is Phase.MOVED
+
+
+def test_a_source_that_dies_before_the_word_takes_the_pages_with_it(
+    here: Host, there: Host, listening: Target, tmp_path: Path
+) -> None:
+    guest = started(here, tmp_path)
+    guest.memory.write(0x20_0000, bytes(range(1, 256)))
+    moving = Source(guest, listening.address, Options(mode="post-copy"))
+    step_to(moving, "offered")
+    moving.abandon()
+    moved = listening.receive(10)
+    with there.lock:
+        assert there.changed.wait_for(lambda: moved.state is GuestState.CRASHED, 30)
+    assert "the source ended before it had sent all pages: " in moved.reason
 
 
 def test_a_target_that_dies_while_pages_follow_takes_the_guest_with_it(

@@ -118,4 +118,4 @@ def test_a_host_waits_for_who_holds_a_guest(tmp_path: Path) -> None:
 def test_without_tls_nobody_listens_to_others() -> None:
     with Host(MIB) as host, pytest.raises(UsageError) as caught:
         Target(host, "0.0.0.0:0")
-    assert str(caught.value) == "migration: without TLS it may not leave this machine"
+    assert str(caught.value) == "migration: without a token or certificates it may not leave this machine"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from migrating_guests import guest_config
+from migrating_guests import guest_config, wait_for_doubt
 
 from emuvisor.errors import ImageError, MigrationError
 from emuvisor.host import GuestState, Host
@@ -85,7 +85,11 @@ class Peer:
             {"ask": "192.0.2.1:80"},
             "migration: the other side cannot be asked where it says",
         ),
-        ({"pages": 1 << 30}, "migration: the guest has 1073741824 pages; 1 to 16777216 are possible"),
+        (
+            {"pages": 1 << 30},
+            "migration: the other side offers a guest of 1073741824 pages; 1 to 50176 are possible",
+        ),
+        ({"pages": 0}, "migration: the other side offers a guest of 0 pages; 1 to 50176 are possible"),
         (
             {"disks": [["copy", 512]]},
             "migration: the guest's disks are not those of its configuration",
@@ -142,6 +146,47 @@ def test_frames(there: Host, folder: Path, kind: FrameKind, payload: bytes, reas
         again = Peer(target)
         assert again.offer(folder)["type"] == "accepted"
         again.channel.close()
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_who_takes_leave_before_it_is_time(there: Host, folder: Path, ready: bool) -> None:
+    """Nothing of its guest stays behind."""
+    with Target(there) as target:
+        peer = Peer(target)
+        assert peer.offer(folder)["type"] == "accepted"
+        peer.channel.send_data(FrameKind.PAGES, ONE_PAGE)
+        if ready:
+            shown(peer, folder, bytes(5184 // 8))
+            assert peer.channel.receive_message()["type"] == "ready"
+        peer.channel.send({"type": "bye"})
+        said = peer.end()
+        if ready:  # as good as no line: somebody has to say what becomes of the guest
+            assert target.in_doubt.endswith("the other side said 'bye', which is not for now")
+            target.decide(run=False)
+        else:
+            assert said["reason"] == "migration: the other side said 'bye', which is not for now"
+        assert (there.guests, there.pool.used) == ({}, 0)
+
+
+def test_a_source_that_leaves_with_pages_of_the_guest(there: Host, folder: Path) -> None:
+    with Target(there) as target:
+        peer = Peer(target)
+        assert peer.offer(folder, mode="post-copy")["type"] == "accepted"
+        flags = np.zeros(5184, np.bool_)
+        flags[512] = True
+        shown(peer, folder, bitmap_of(flags))
+        assert peer.channel.receive_message()["type"] == "ready"
+        peer.channel.send({"type": "commit"})
+        assert peer.channel.receive_message()["type"] == "running"
+        peer.channel.send({"type": "bye"})
+        peer.end()
+        guest = target.receive(10)
+        assert (guest.state, guest.reason) == (
+            GuestState.CRASHED,
+            "migration: the source left before it had sent all pages: 1 of them, and so the guest, are lost",
+        )
+        guest.delete()
+        assert there.pool.used == 0
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -331,8 +376,7 @@ def test_nobody_else_comes_in_between(there: Host, folder: Path, tmp_path: Path)
         while guest.state is not GuestState.MIGRATING:
             moving.step()
         moving.lose_line()
-        while not target.in_doubt.startswith("the line"):
-            pass
+        wait_for_doubt(target)
         with pytest.raises(MigrationError) as caught:
             Peer(target)
         assert str(caught.value) == "migration: another guest is on its way to this target"

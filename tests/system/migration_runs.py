@@ -1,6 +1,6 @@
 """Migrations of a Debian guest that writes all the time, each with a random death: of the source's process, of the
-target's, of the line between them, or of nobody. Prints a table; fails when a guest was lost or doubled that must not
-be, or counted wrongly.
+target's, of the line between them, or of nobody; at a random time, or where the sides decide. Prints a table; fails
+when a guest was lost or doubled that must not be, or counted wrongly.
 
     python tests/system/migration_runs.py [RUNS] [SEED]
 """
@@ -16,10 +16,16 @@ from migration_guests import HostProcess, check_console
 from migration_line import Line
 
 MODES = ("pre-copy", "post-copy", "hybrid")
-VICTIMS = ("source", "target", "line", "nobody")
+VICTIMS = ("nobody", "source", "target", "line")
 LOAD_BYTES = 500_000
-LATEST_S = {"pre-copy": 1.6, "post-copy": 1.1, "hybrid": 1.3}
-"""A migration takes about that long."""
+LATEST_S = 1.5
+"""A migration takes about that long, until one has said how long it takes here."""
+POINTS = {
+    "pre-copy": ("", "switching"),
+    "post-copy": ("", "switching", "following"),
+    "hybrid": ("", "switching"),
+}
+"""When somebody dies: at a random time, or when the source has come to a phase."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Result:
     fate: str
     progress: dict[str, Any] | None
     """The source's, unless it was killed."""
+    seconds: float = 0.0
+    """How long the migration took."""
 
 
 def run_once(
@@ -41,6 +49,7 @@ def run_once(
     on one side only, and what it has counted."""
     token = random.randbytes(16).hex()
     with Line(target.do("listen", address="127.0.0.1:0", token=token)["address"]) as line:
+        began = time.monotonic()
         source.do("migrate", to=line.address, token=token, options={"mode": mode}, until=until)
         time.sleep(delay_s)
         if victim == "line":
@@ -52,6 +61,7 @@ def run_once(
         if until:
             source.do("go_on")
         ended = source.do("migrated")
+        seconds = time.monotonic() - began
     phase, progress = ended["progress"]["phase"], ended["progress"]
     if phase == "stayed":
         assert victim in ("target", "line"), ended
@@ -64,7 +74,7 @@ def run_once(
     assert _state(source) == "none"
     if victim == "target":
         return Result(mode, victim, "gone with the target", progress)
-    return Result(mode, victim, _goes_on(target, "moved"), progress)
+    return Result(mode, victim, _goes_on(target, "moved"), progress, seconds)
 
 
 def _state(process: HostProcess) -> str:
@@ -101,6 +111,7 @@ def main(runs: int, seed: int) -> None:
     print(f"{runs} migrations, seed {seed}")
     fates: Counter[tuple[str, str, str]] = Counter()
     downtimes: dict[str, list[float]] = {mode: [] for mode in MODES}
+    latest = dict.fromkeys(MODES, LATEST_S)
     source: HostProcess | None = None
     for number in range(runs):
         mode, victim = MODES[number % len(MODES)], VICTIMS[number // len(MODES) % len(VICTIMS)]
@@ -108,11 +119,18 @@ def main(runs: int, seed: int) -> None:
             source = HostProcess()
             source.do("boot", disk="", size=LOAD_BYTES, memory=256)
         target = HostProcess()
-        result = run_once(source, target, mode, victim, rng.uniform(0, LATEST_S[mode]))
+        until = "" if victim == "nobody" else rng.choice(POINTS[mode])
+        delay_s = 0.0 if until else rng.uniform(0, 1.1 * latest[mode])
+        result = run_once(source, target, mode, victim, delay_s, until=until)
+        if victim == "nobody":
+            latest[mode] = result.seconds
         fates[mode, victim, result.fate] += 1
-        if result.fate == "moved" and result.progress is not None:
+        if (
+            victim == "nobody" and result.progress is not None
+        ):  # a line that is cut adds the time until it is back
             downtimes[mode].append(result.progress["downtime_ns"] / 1e6)
-        print(f"{number:3} {mode:10} {victim:8} {result.fate}", flush=True)
+        when = f"while {until}" if until else f"after {delay_s:.2f} s"
+        print(f"{number:3} {mode:10} {victim:8} {when:16} {result.fate}", flush=True)
         keep = {"moved": target, "stayed": source}.get(result.fate)
         for process in (source, target):
             if process is not keep:
@@ -128,7 +146,7 @@ def main(runs: int, seed: int) -> None:
             ordered = sorted(times)
             print(
                 f"{mode}: downtime p50 {ordered[len(ordered) // 2]:.0f} ms, "
-                f"p99 {ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]:.0f} ms ({len(ordered)} moved)"
+                f"p99 {ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]:.0f} ms ({len(ordered)} undisturbed)"
             )
 
 

@@ -2,8 +2,10 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -25,6 +27,8 @@ from emuvisor.cpu.pcpu import Pcpu
 from emuvisor.devices.limits import Rate
 from emuvisor.host import Guest
 from emuvisor.host.scheduler.claim import CpuClaim
+from emuvisor.host.scheduler.core import Scheduler
+from emuvisor.host.scheduler.instructions import Event, Instruction
 from emuvisor.host.scheduler.policies import POLICIES
 from emuvisor.host.scheduler.recording import Stretch
 from emuvisor.machine.machine import Machine, Readiness
@@ -32,6 +36,7 @@ from emuvisor.memory import FramePool
 from emuvisor.units import MIB
 
 MS = 1_000_000
+PATIENCE_S = 60
 
 
 # ---- guests of a few instructions ----
@@ -86,12 +91,27 @@ def test_a_guest_that_does_not_run_is_no_figure(tmp_path: Path) -> None:
 # ---- decisions ----
 
 
+@pytest.fixture
+def _a_decision_takes_a_microsecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else takes any time."""
+    handle, spent_ns = Scheduler.handle, 0
+
+    def decide(this: Scheduler, now_ns: int, event: Event) -> Sequence[Instruction]:
+        nonlocal spent_ns
+        spent_ns += 1_000
+        return handle(this, now_ns, event)
+
+    monkeypatch.setattr(Scheduler, "handle", decide)
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(thread_time_ns=lambda: spent_ns))
+
+
+@pytest.mark.usefixtures("_a_decision_takes_a_microsecond")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_pcpus_stay_busy_and_guests_sleep_in_turn(policy: str) -> None:
     drive = Drive(policy, 20)
-    assert drive.turns(100) > 0
-    assert drive.naps(100) > 0
-    assert drive.accounting() >= 0
+    assert drive.turns(100) == 1
+    assert drive.naps(100) >= 2  # more where who wakes takes another's pCPU
+    assert drive.accounting() == (policy == "credit")
     places = [str(entity.place) for entity in drive.scheduler.entities.values()]
     assert sorted(places) == ["asleep"] * 5 + ["running"] * 4 + ["waiting"] * 11
 
@@ -122,6 +142,7 @@ def measured(tasks: Sequence[Task]) -> dict[str, dict[str, list[str]]]:
     return found
 
 
+@pytest.mark.usefixtures("_a_decision_takes_a_microsecond")
 def test_decisions_have_figures_by_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch, scheduler, COUNTS=(10, 40), QUICK_DECISIONS=80)
     with Decisions().tasks(Context(Settings(quick=True))) as tasks:
@@ -264,7 +285,22 @@ def test_quantiles_are_values_that_were_seen() -> None:
 
 
 def test_the_sleeper_wakes_alone_and_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch, wakeup, SETTLE_S=0.05, WINDOW_S=0.3, LEAST_WAKES=1)
+    """However long that takes: in place of a time, until it wakes again."""
+    meters: list[Meter] = []
+
+    def meter_of(machine: Machine) -> Meter:
+        meters.append(of(machine))
+        return meters[-1]
+
+    def sleep(_seconds: float) -> None:
+        wakes, end = len(meters[-1].late_ns), time.monotonic() + PATIENCE_S
+        while len(meters[-1].late_ns) == wakes:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    of = Meter.of
+    monkeypatch.setattr(Meter, "of", meter_of)
+    small(monkeypatch, wakeup, time=SimpleNamespace(sleep=sleep), LEAST_WAKES=1, SET_WITHIN_NS=10**10)
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0})
     context = Context(Settings(quick=True))
     with Wakeup().tasks(context) as [alone, two, _]:
@@ -277,7 +313,7 @@ def test_the_sleeper_wakes_alone_and_beside_others(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_guest_that_does_not_wake_is_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch, wakeup, SETTLE_S=0.0, WINDOW_S=0.0)
+    small(monkeypatch, wakeup, SLEEPER=HALT, SETTLE_S=0.0, WINDOW_S=0.0)
     with pytest.raises(BenchmarkError) as error:
         wakeup.measure(tmp_path, wakeup.COMPANIES[0], "proportional", 5000)
     assert str(error.value) == "alone: the guest woke 0 times in 0 s"

@@ -42,6 +42,24 @@ def test_a_limit_of_the_bandwidth_is_believed() -> None:
     assert expected_downtime_ns([Round(10, 0, 10, SECOND, 5)], Options()) < 21 * NS_PER_MS
 
 
+def test_disks_and_what_the_target_does_take_time_too() -> None:
+    done = [Round(1000, 1000, 1000 * PAGE_SIZE, SECOND, 100, disk_left=100 * PAGE_SIZE)]
+    assert expected_downtime_ns(done, Options()) == 220 * NS_PER_MS
+    assert expected_downtime_ns(done, Options(), 70 * NS_PER_MS) == 290 * NS_PER_MS
+    done = [*done, done[0]]
+    assert decide([a_round(100, 90), done[0]], 0, Options(max_rounds=2), 0).stop
+    few = [Round(100, 100, 1000 * PAGE_SIZE, SECOND, 60, disk_left=100 * PAGE_SIZE)]
+    assert decide(few, 0, Options(), 70 * NS_PER_MS).stop
+    assert not decide(few, 0, Options(), 190 * NS_PER_MS).stop
+    assert decide(
+        [a_round(1000, 120, SECOND), a_round(120, 120, SECOND * 120 // 1000)], 0, Options(), 10 * SECOND
+    ) == Decision(True, 0)  # no throttle makes it quicker
+    assert not decide(
+        [a_round(1000, 140), a_round(140, 140, SECOND * 140 // 1000)], 0, Options(), 10 * SECOND
+    ).stop
+    assert decide([a_round(1000, 0)], 0, Options(), SECOND).stop  # another round would change nothing
+
+
 def test_throttling() -> None:
     options = Options(downtime_ms=30)
     losing = [a_round(1000, 900), a_round(900, 900)]

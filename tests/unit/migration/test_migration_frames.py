@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emuvisor.errors import MigrationError
-from emuvisor.migration.frames import HEADER, FrameKind, check_header, message_frame, parse_message
+from emuvisor.migration.frames import (
+    HEADER,
+    FrameKind,
+    check_header,
+    message_frame,
+    parse_message,
+    words_of,
+)
 
 
 def unframe(data: bytes) -> tuple[FrameKind, bytes]:
@@ -52,6 +59,21 @@ def test_a_message_that_grows_too_much_is_not_unpacked() -> None:
         str(caught.value)
         == "migration: the other side sent a message of 68157440 bytes; 67108864 are allowed"
     )
+
+
+def test_a_message_of_too_many_things_is_not_unpacked() -> None:
+    """Empty lists take thirty times as much as objects than as text."""
+    packed = zstandard.ZstdCompressor().compress(b'{"type": [' + b"[]," * (1 << 20) + b"0]}")
+    with pytest.raises(MigrationError) as caught:
+        parse_message(FrameKind.PACKED, packed)
+    assert (
+        str(caught.value) == "migration: the other side sent a message of 2097154 items; 1048576 are allowed"
+    )
+
+
+def test_reasons_are_fit_to_be_printed() -> None:
+    assert words_of({"reason": "no \x1b[2J room\n" + "!" * 2000}) == "no ?[2J room?" + "!" * 987
+    assert words_of({"reason": [None]}) == "[None]"
 
 
 @pytest.mark.parametrize(

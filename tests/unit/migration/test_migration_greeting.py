@@ -172,7 +172,11 @@ def test_a_peer_without_tls() -> None:
     there.sendall(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(MigrationError) as caught:
         secure(here, Token("t" * 20), server=True)
-    assert str(caught.value) == "migration: no TLS with the other side: HTTP_REQUEST"
+    assert (
+        str(caught.value)
+        == "migration: the side that listens wants a token, and the side that connects has none"
+    )
+    here.close()
     there.close()
 
 
@@ -191,7 +195,7 @@ def test_impossible_security(tmp_path: Path) -> None:
 
     with Far() as sock, pytest.raises(UsageError) as caught:
         secure(sock, Insecure(), server=False)
-    assert str(caught.value) == "migration: without TLS it may not leave this machine"
+    assert str(caught.value) == "migration: without a token or certificates it may not leave this machine"
 
 
 # ---- lines ----
@@ -209,6 +213,28 @@ def test_a_line_that_ends_or_is_silent() -> None:
         here.send({"type": "round"})
     here.close()
     assert here.waits()
+
+
+def test_the_last_words_of_a_side_that_has_left() -> None:
+    here, there = pair()
+    say(there, {"type": "round-done"})
+    assert here.last_words() == ""
+    say(there, {"type": "round-done"}, {"type": "discarded", "reason": "there is no room"})
+    there.close()
+    with pytest.raises(LineLost, match="Broken pipe"):
+        here.send({"type": "round"})
+    assert here.last_words() == "there is no room"
+    assert here.last_words() == ""
+    here.close()
+
+
+def test_last_words_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emuvisor.migration.channel.MAX_LAST", 1)
+    here, there = pair()
+    say(there, {"type": "round-done"}, {"type": "discarded", "reason": "too late"})
+    assert here.last_words() == ""
+    here.close()
+    there.close()
 
 
 def test_pages_go_as_fast_as_they_may() -> None:
