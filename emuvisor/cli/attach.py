@@ -6,14 +6,11 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 from enum import Enum
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from emuvisor.cli.keyboard import Key, Keyboard
 from emuvisor.cli.terminal import leaving_on_signals, raw_terminal
 from emuvisor.errors import StateError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Attached", "End", "attach"]
 
@@ -63,35 +60,36 @@ def attach(console: Attached, keyboard: Keyboard | None, output: BinaryIO, left:
     ready, wake = os.pipe()
     leaving = threading.Event()
     printer = threading.Thread(
-        target=_print,
-        args=(console, output, leaving, lambda: os.write(wake, b"!")),
-        name="console",
-        daemon=True,
+        target=_print, args=(console, output, leaving, wake), name="console", daemon=True
     )
+
+    def leave() -> None:
+        leaving.set()
+        console.close()
+        if printer.is_alive():
+            printer.join()
+
     with ExitStack() as undo:
         undo.callback(os.close, ready)
-        undo.callback(os.close, wake)
         undo.enter_context(leaving_on_signals())
         if keyboard is not None and keyboard.terminal:
             print("emuvisor: Ctrl-A X leaves, Ctrl-A H helps", file=sys.stderr)
             undo.enter_context(raw_terminal(keyboard.descriptor))
+        undo.callback(leave)  # before the start: a signal may come while it starts
         printer.start()
-        undo.callback(printer.join)
-        undo.callback(console.close)
-        undo.callback(leaving.set)
         return _type(console, keyboard, ready, HELP_TEXT.format(left=left))
 
 
-def _print(
-    console: Attached, output: BinaryIO, leaving: threading.Event, ended: "Callable[[], object]"
-) -> None:
-    """The thread that shows what is printed."""
-    with suppress(BrokenPipeError):  # nobody looks any more
-        while not leaving.is_set() and not console.at_end:
-            if data := console.read(READ_S):
-                output.write(data)
-                output.flush()
-    ended()
+def _print(console: Attached, output: BinaryIO, leaving: threading.Event, wake: int) -> None:
+    """The thread that shows what is printed. It closes the pipe `wake` when it ends."""
+    try:
+        with suppress(BrokenPipeError):  # nobody looks any more
+            while not leaving.is_set() and not console.at_end:
+                if data := console.read(READ_S):
+                    output.write(data)
+                    output.flush()
+    finally:
+        os.close(wake)
 
 
 def _type(console: Attached, keyboard: Keyboard | None, ready: int, help_text: str) -> End:
@@ -112,7 +110,7 @@ def _type(console: Attached, keyboard: Keyboard | None, ready: int, help_text: s
 
 def _write(console: Attached, data: bytes, terminal: bool, ready: int) -> None:
     """Type `data`. When the guest has not taken what was typed before, people are told so, and a pipe waits, until
-    something comes from `ready`."""
+    `ready` ends."""
     while True:
         try:
             return console.write(data)

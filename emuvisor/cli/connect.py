@@ -1,6 +1,7 @@
 """The guests that a command is about: those of the daemon when it runs, else those of the store."""
 
 import argparse
+import os
 import socket
 import sys
 import time
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
-from emuvisor.errors import EmuvisorError, StateError
+from emuvisor.errors import EmuvisorError, StateError, UsageError
 
 if TYPE_CHECKING:
     from emuvisor.daemon.client import Client
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     Guests: TypeAlias = Manager | Client
 
-__all__ = ["add_store_option", "connect", "is_embedded", "open_store"]
+__all__ = ["add_store_option", "connect", "daemon_client", "is_embedded", "listens", "open_store"]
 
 PATIENCE_S = 2.0
 """How long a command waits for another one that has the store."""
@@ -37,6 +38,18 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--socket", type=Path, metavar="PATH", help="the guests of the daemon that listens there"
     )
+    where.add_argument(
+        "--daemon",
+        metavar="https://HOST:PORT",
+        help="those of the daemon on the network ('emuvisor serve --tcp'), with --daemon-token",
+    )
+    parser.add_argument("--daemon-token", type=Path, metavar="FILE", help="a file with that daemon's token")
+    parser.add_argument(
+        "--daemon-ca",
+        type=Path,
+        metavar="FILE",
+        help="the certificate of that daemon, or who signed it (default: whom the system trusts)",
+    )
 
 
 @contextmanager
@@ -48,12 +61,10 @@ def connect(
 
     Raises StateError when another process has the store, HostError for a daemon that does not answer.
     """
-    path = _socket(args)
-    if path is not None:
-        from emuvisor.daemon.client import Client
-
-        with Client(path) as client:
-            yield client
+    daemon = daemon_client(args)
+    if daemon is not None:
+        with daemon:
+            yield daemon
         return
     from emuvisor.host import Host
     from emuvisor.manager import Manager
@@ -81,19 +92,36 @@ def is_embedded(guests: "Guests") -> "TypeGuard[Manager]":
     return module is not None and isinstance(guests, module.Manager)
 
 
-def _socket(args: argparse.Namespace) -> Path | None:
-    """Where the daemon listens that the command is for; None when it is for a store."""
+def daemon_client(args: argparse.Namespace) -> "Client | None":
+    """The daemon that the command is for; None when it is for a store. Raises UsageError for what is no address, or
+    without what it needs, HostError for a file that cannot be read."""
+    from emuvisor.daemon.client import Client
     from emuvisor.daemon.unixsocket import default_socket
 
-    if args.socket is not None:
-        path: Path = args.socket
-        return path
-    usual = default_socket(args.store)
-    return usual if _listens(usual) else None
+    if args.daemon is None:
+        for option in ("daemon_token", "daemon_ca"):
+            if getattr(args, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} without --daemon")
+        if args.socket is not None:
+            return Client(args.socket)
+        usual = default_socket(args.store)
+        return Client(usual) if listens(usual) else None
+    if not args.daemon.startswith("https://"):
+        raise UsageError(f"--daemon: {args.daemon!r} is not https://HOST:PORT")
+    if args.daemon_token is None:
+        raise UsageError("--daemon needs --daemon-token")
+    from emuvisor.cli.viewers import read_password
+
+    return Client(args.daemon, read_password(args.daemon_token), args.daemon_ca)
 
 
-def _listens(path: Path) -> bool:
-    """Whether a daemon does; a socket can be left behind by one that was killed."""
+def listens(path: Path) -> bool:
+    """Whether a daemon of this user's, or of root's, does; a socket can be left behind by one that was killed."""
+    try:
+        if path.lstat().st_uid not in (os.getuid(), 0):  # in /tmp anybody can put one
+            return False
+    except OSError:
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.connect(str(path))

@@ -42,8 +42,17 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     events = parser_for(commands, "events", execute_events, "say what happened to guests")
     events.add_argument("name", nargs="?", metavar="NAME", help="to this guest (default: to all)")
     events.add_argument("-f", "--follow", action="store_true", help="go on as more happens")
-    events.add_argument("--after", type=int, default=0, metavar="N", help="those behind number N")
+    which = events.add_mutually_exclusive_group()
+    which.add_argument("--after", type=parse_count, default=0, metavar="N", help="those behind number N")
+    which.add_argument("--tail", type=parse_count, metavar="N", help="the last N of them only")
     events.add_argument("--json", action="store_true", help="print a line of JSON for each")
+
+
+def parse_count(text: str) -> int:
+    """A number that is not negative."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on; '--tail 3' are the last three")
+    return int(text)
 
 
 def execute_console(args: argparse.Namespace) -> int:
@@ -88,12 +97,20 @@ def _log(guests: "Guests", name: str, position: int) -> Iterator[bytes]:
 def execute_events(args: argparse.Namespace) -> int:
     """Print the events."""
     with connect(args) as guests, leaving_on_signals():
-        for event in _events(guests, args.name, args.after, args.follow):
+        for event in _events(guests, args.name, args.after, args.tail, args.follow):
             print(json.dumps(asdict(event)) if args.json else _line(event), flush=args.follow)
     return 0
 
 
-def _events(guests: "Guests", name: str | None, after: int, follow: bool) -> "Iterable[EventRecord]":
+def _events(
+    guests: "Guests", name: str | None, after: int, tail: int | None, follow: bool
+) -> "Iterable[EventRecord]":
+    if tail is not None:
+        there = list(_events(guests, name, after, None, False))
+        yield from there[max(0, len(there) - tail) :]
+        if not follow:
+            return
+        after = there[-1].number if there else 0
     while True:
         found = guests.events(after, name)
         yield from found

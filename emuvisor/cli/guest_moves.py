@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from emuvisor.manager import MigrationStatus
 
 __all__ = ["add_to", "execute_export", "execute_import", "execute_migrate", "execute_receive"]
+
+_OF_GUESTS = ("mode", "downtime", "compression", "disks", "token_file", "certificate", "key", "ca", "peer")
+"""Options of `migrate` that say how a whole guest moves."""
 
 
 def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -41,7 +44,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         execute_migrate,
         "move a guest to another host while it runs",
         "Move a guest to where 'emuvisor receive' waits, while it runs (docs/migration.md); or, with --disk, only one "
-        "of its disks to another file (docs/disks.md).",
+        "of its disks to another file (docs/disks.md). --cancel ends what a daemon is at of that.",
     )
     migrate.add_argument("name", metavar="NAME")
     migrate.add_argument("to", nargs="?", metavar="tcp:HOST:PORT|unix:PATH")
@@ -50,6 +53,9 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         type=parse_disk_move,
         metavar="DISK=PATH",
         help="the guest stays; this disk, by number or name, moves to the new file PATH",
+    )
+    migrate.add_argument(
+        "--cancel", action="store_true", help="let the guest, or its disk, stay where it is after all"
     )
     migrate.add_argument(
         "--format",
@@ -106,7 +112,7 @@ def execute_export(args: argparse.Namespace) -> int:
     path = args.file.absolute()
     with connect(args) as guests, transfer_bar(path.name) as show:
         size = guests.export(args.name, path, snapshot=args.snapshot, progress=show)
-    print(f"{args.file}: {args.name}, {format_size(size)}")
+    print(f"{args.file}: {args.name}, {format_size(size)}; its memory is not in it, an imported guest boots")
     return 0
 
 
@@ -128,7 +134,9 @@ def parse_disk_move(text: str) -> tuple[int | str, Path]:
 
 
 def execute_migrate(args: argparse.Namespace) -> int:
-    """Move the guest, or a disk of it."""
+    """Move the guest, or a disk of it, or let it stay."""
+    if args.cancel:
+        return _cancel(args)
     if (args.to is None) == (args.disk is None):
         raise UsageError("migrate: say either where the guest is to go, or --disk DISK=PATH")
     if args.disk is not None:
@@ -153,12 +161,26 @@ def execute_migrate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _cancel(args: argparse.Namespace) -> int:
+    if args.to is not None:
+        raise UsageError("migrate: --cancel needs the name of the guest only")
+    _refuse(args, "cancel", ("disk", "format", "bandwidth", *_OF_GUESTS))
+    with connect(args) as guests:
+        guests.cancel_migration(args.name)
+    print(f"{args.name}: stays")
+    return 0
+
+
+def _refuse(args: argparse.Namespace, option: str, others: Iterable[str]) -> None:
+    """Raises UsageError for one of `others` that was given, too."""
+    for other in others:
+        if getattr(args, other) is not None:
+            raise UsageError(f"migrate: --{other.replace('_', '-')} does not go with --{option}")
+
+
 def _move_disk(args: argparse.Namespace) -> int:
     disk, path = args.disk
-    others = ("mode", "downtime", "compression", "disks", "token_file", "certificate", "key", "ca", "peer")
-    for option in others:
-        if getattr(args, option) is not None:
-            raise UsageError(f"migrate: --{option.replace('_', '-')} does not go with --disk")
+    _refuse(args, "disk", _OF_GUESTS)
     with connect(args, [args.name]) as guests:
         if is_embedded(guests) and guests.info(args.name)["state"] == "saved":
             guests.start(args.name, paused=True)

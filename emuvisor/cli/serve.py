@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from emuvisor.cli.autopilot_options import add_autopilot_options, autopilot
 from emuvisor.cli.host_options import add_host_options, limit_backends
 from emuvisor.cli.memory_options import add_memory_options
 from emuvisor.cli.metrics_options import add_metrics_options
@@ -84,6 +85,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     add_memory_options(parser, table=False)
     add_metrics_options(parser)
+    add_autopilot_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -166,7 +168,7 @@ def _manager(args: argparse.Namespace, log: "ServeLog") -> "Iterator[Manager]":
 
             stack.enter_context(MemoryRecorder(host, args.memory_record))
         manager = stack.enter_context(Manager(host, store, max_guests=args.max_guests))
-        with metrics(args, host, log.say):
+        with metrics(args, host, log.say), autopilot(args, host, None):
             yield manager
 
 

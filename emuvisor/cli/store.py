@@ -6,10 +6,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emuvisor.cli.connect import add_store_option, daemon_client, open_store
 from emuvisor.cli.tables import show_table
 from emuvisor.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emuvisor.manager.records import StoreFreed, StoreProblem
+    from emuvisor.store.check import Problem
+    from emuvisor.store.collect import Collected
     from emuvisor.store.store import Store
 
 __all__ = ["add_to", "execute_check", "execute_gc", "execute_info"]
@@ -20,7 +26,8 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser(
         "store",
         help="look after the place where guests and snapshots are kept",
-        description="The store has the definitions, disks, snapshots and events of this host's guests.",
+        description="The store has the definitions, disks, snapshots and events of this host's guests. The daemon that "
+        "has it does what is asked for, while its guests run.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     info = actions.add_parser("info", help="say what is in it", description="Say what is in the store.")
@@ -48,25 +55,28 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         help="all of them; else files are written again only when half of them or more can be freed",
     )
     gc.set_defaults(execute=execute_gc)
+    info.add_argument(
+        "--store", type=Path, metavar="DIR", help="the store's folder (default: ~/.local/share/emuvisor)"
+    )
+    add_store_option(check)
+    add_store_option(gc)
     for action in (info, check, gc):
-        action.add_argument(
-            "--store", type=Path, metavar="FOLDER", help="the store's folder (default: the user's)"
-        )
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _open(args: argparse.Namespace, *, read_only: bool = False) -> "Store":
+def _open(folder: Path | None) -> "Store":
+    """The store, to change it; only guests make one."""
     from emuvisor.store import Store, default_folder
 
-    folder = args.store or default_folder()
-    if not (folder / "format").exists():  # only guests make a store
-        read_only = True
-    return Store(folder, read_only=read_only)
+    folder = folder or default_folder()
+    return open_store(folder) if (folder / "format").exists() else Store(folder, read_only=True)
 
 
 def execute_info(args: argparse.Namespace) -> int:
     """Print what is in the store."""
-    with _open(args, read_only=True) as store:
+    from emuvisor.store import Store, default_folder
+
+    with Store(args.store or default_folder(), read_only=True) as store:
         info = store.info()
     if args.json:
         print(json.dumps({"folder": str(store.folder), **asdict(info)}, indent=2))
@@ -85,30 +95,46 @@ def execute_info(args: argparse.Namespace) -> int:
 
 def execute_check(args: argparse.Namespace) -> int:
     """Check the store; 1 when something is wrong with it still."""
-    with _open(args) as store:
-        problems = store.check(repair=args.repair)
+    daemon = daemon_client(args)
+    problems: Sequence[StoreProblem | Problem]
+    if daemon is not None:
+        with daemon:
+            problems = daemon.check_store(repair=args.repair)
+            folder = daemon.host()["store"]
+    else:
+        with _open(args.store) as store:
+            problems = store.check(repair=args.repair)
+            folder = store.folder
     left = sum(not problem.repaired for problem in problems)
     if args.json:
         print(json.dumps({"good": not left, "problems": [asdict(problem) for problem in problems]}, indent=2))
         return int(left > 0)
     for problem in problems:
         print(f"{problem.subject}: {problem.text}" + (" (repaired)" if problem.repaired else ""))
-    print(f"{store.folder}: {f'{left} problems' if left else 'all is well'}")
+    print(f"{folder}: {f'{left} problems' if left else 'all is well'}")
     return int(left > 0)
 
 
 def execute_gc(args: argparse.Namespace) -> int:
     """Free what can be freed."""
-    from emuvisor.host.snapshots.disks import remove_unused_disks
+    daemon = daemon_client(args)
+    done: StoreFreed | Collected
+    if daemon is not None:
+        with daemon:
+            done = daemon.collect_garbage(everything=args.all)
+            folder = daemon.host()["store"]
+    else:
+        from emuvisor.host.snapshots.disks import remove_unused_disks
 
-    with _open(args) as store:
-        done = store.gc(least_dead=0.0) if args.all else store.gc()
-        done = replace(done, bytes_freed=done.bytes_freed + remove_unused_disks(store))
+        with _open(args.store) as store:
+            done = store.gc(least_dead=0.0) if args.all else store.gc()
+            done = replace(done, bytes_freed=done.bytes_freed + remove_unused_disks(store))
+            folder = store.folder
     if args.json:
         print(json.dumps(asdict(done), indent=2))
         return 0
     print(
-        f"{store.folder}: {format_size(done.bytes_freed)} freed; {done.packs_deleted} packs deleted, "
+        f"{folder}: {format_size(done.bytes_freed)} freed; {done.packs_deleted} packs deleted, "
         f"{done.packs_rewritten} written again"
     )
     return 0

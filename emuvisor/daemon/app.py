@@ -12,7 +12,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from emuvisor.daemon import console_routes, file_routes, guest_routes, host_routes, snapshot_routes
+from emuvisor.daemon import (
+    console_routes,
+    file_routes,
+    guest_routes,
+    host_routes,
+    snapshot_routes,
+    store_routes,
+)
 from emuvisor.daemon.access import Access
 from emuvisor.daemon.faults import plain, status_of
 from emuvisor.daemon.guard import Guard
@@ -71,7 +78,7 @@ def make_app(service: Service, access: Access) -> FastAPI:
     )
     app.state.service = service
     app.state.access = access
-    for routes in (host_routes, guest_routes, snapshot_routes, file_routes, console_routes):
+    for routes in (host_routes, guest_routes, snapshot_routes, file_routes, console_routes, store_routes):
         app.include_router(routes.router)
     app.add_middleware(Guard, limits=service.limits, token=access.token)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -22,6 +22,8 @@ __all__ = [
     "ShutdownBody",
     "SnapshotBody",
     "StartBody",
+    "StoreCheckBody",
+    "StoreGcBody",
 ]
 
 MAX_NAME = 64
@@ -154,3 +156,15 @@ class ReceiveBody(_Security):
 
     listen: Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
+
+
+class StoreCheckBody(_Body):
+    """Whether what can be repaired is."""
+
+    repair: bool = False
+
+
+class StoreGcBody(_Body):
+    """Whether files are written again of which little can be freed."""
+
+    everything: bool = False

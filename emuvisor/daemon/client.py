@@ -1,17 +1,14 @@
 """The guests of a daemon, as if they were here."""
 
-import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from emuvisor.daemon.faults import error_of
-from emuvisor.daemon.transport import Address, Transport, path_of, read
+from emuvisor.daemon.requests import Progress, Requests, looking, record, records
+from emuvisor.daemon.transport import path_of, read
 from emuvisor.errors import HostError, UsageError
 from emuvisor.manager.records import (
     DiskMoveRecord,
@@ -21,6 +18,8 @@ from emuvisor.manager.records import (
     LogPart,
     MigrationStatus,
     SnapshotRecord,
+    StoreFreed,
+    StoreProblem,
 )
 from emuvisor.store.files import TEMPORARY, host_errors
 
@@ -30,66 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
-WAIT_S = 30
-"""For which a request waits for the end of an operation; then it is asked again."""
-LOOK_S = 0.2
-"""The same, where somebody watches it."""
-QUIET_S = 60.0
-"""After which a stream without a sign of life is given up; the daemon gives one every 15 seconds."""
-MAX_LINE = 1 << 20
 
-_R = TypeVar("_R")
-Progress = Callable[[int, int], object]
-"""Is told how much is done, and of how much."""
-_Look = Callable[[Mapping[str, Any]], object]
-
-
-class Client:
+class Client(Requests):
     """Has the methods of `emuvisor.manager.Manager`, which raise the same exceptions; see there.
 
     `address` is a socket's path, "unix:PATH", or "https://HOST:PORT" with a `token`; `ca` is a file of certificates by
     which that daemon is known. Raises UsageError for what is no address; a daemon that is not there is a HostError of
     the method that is called. Any thread.
     """
-
-    def __init__(self, address: Path | str, token: str | None = None, ca: Path | None = None) -> None:
-        self._address = Address(address)
-        self._transport = Transport(self._address, token, ca)
-
-    def close(self) -> None:
-        """Nothing stays open between two calls."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def _is_local(self) -> bool:
-        """The daemon sees the same files."""
-        return self._address.path is not None
-
-    def _call(
-        self, method: str, *parts: str, body: object = None, query: Mapping[str, object] | None = None
-    ) -> Any:
-        return self._transport.call(method, path_of(*parts), query, body)
-
-    def _operate(self, *parts: str, body: object = None, look: _Look | None = None) -> Any:
-        """Begin an operation and wait for its end; returns its result. `look` is shown how it goes on."""
-        wait = {"wait": WAIT_S if look is None else LOOK_S}
-        operation = self._call("POST", *parts, body=body, query=wait)
-        while _field(operation, "state") == "running":
-            if look is not None:
-                look(operation)
-            operation = self._call("GET", "operations", _field(operation, "id"), query=wait)
-        if look is not None:
-            look(operation)
-        if _field(operation, "state") == "failed":
-            raise error_of({"error": operation.get("error"), "kind": operation.get("error_kind")})
-        return operation.get("result")
 
     # ---- guests ----
 
@@ -100,7 +47,7 @@ class Client:
 
     def guests(self) -> list[GuestInfo]:
         """All guests, by name."""
-        return _records(GuestInfo, self._call("GET", "guests"))
+        return records(GuestInfo, self._call("GET", "guests"))
 
     def info(self, name: str) -> dict[str, Any]:
         """All that is known of a guest."""
@@ -111,7 +58,7 @@ class Client:
         """Define a guest. Relative paths start from `folder`; over TCP from the first folder that may be used there."""
         where = str((folder or Path()).absolute()) if self._is_local else None
         body = {"definition": dict(definition), "folder": where}
-        return _record(GuestInfo, self._call("POST", "guests", body=body))
+        return record(GuestInfo, self._call("POST", "guests", body=body))
 
     def definition(self, name: str) -> str:
         """Its definition, as TOML."""
@@ -157,7 +104,17 @@ class Client:
     def remove(self, name: str, *, force: bool = False) -> Freed:
         """Delete it with its snapshots."""
         query = {"force": "true" if force else None}
-        return _record(Freed, self._call("DELETE", "guests", name, query=query))
+        return record(Freed, self._call("DELETE", "guests", name, query=query))
+
+    # ---- the store ----
+
+    def check_store(self, *, repair: bool = False) -> list[StoreProblem]:
+        """Read everything in the store; returns what is wrong."""
+        return records(StoreProblem, self._operate("store", "check", body={"repair": repair}))
+
+    def collect_garbage(self, *, everything: bool = False) -> StoreFreed:
+        """Free what nobody needs."""
+        return record(StoreFreed, self._operate("store", "gc", body={"everything": everything}))
 
     # ---- snapshots, clones, moves ----
 
@@ -171,12 +128,12 @@ class Client:
     ) -> SnapshotRecord:
         """Make a snapshot."""
         body = {"name": snapshot, "comment": comment}
-        made = self._operate("guests", name, "snapshots", body=body, look=_looking(progress))
-        return _record(SnapshotRecord, made)
+        made = self._operate("guests", name, "snapshots", body=body, look=looking(progress))
+        return record(SnapshotRecord, made)
 
     def snapshots(self, name: str) -> list[SnapshotRecord]:
         """Its snapshots."""
-        return _records(SnapshotRecord, self._call("GET", "guests", name, "snapshots"))
+        return records(SnapshotRecord, self._call("GET", "guests", name, "snapshots"))
 
     def restore(self, name: str, snapshot: str, *, running: bool = True) -> None:
         """Put it back to where it was."""
@@ -184,7 +141,7 @@ class Client:
 
     def delete_snapshot(self, name: str, snapshot: str) -> Freed:
         """Delete a snapshot."""
-        return _record(Freed, self._call("DELETE", "guests", name, "snapshots", snapshot))
+        return record(Freed, self._call("DELETE", "guests", name, "snapshots", snapshot))
 
     def clone(
         self,
@@ -202,7 +159,7 @@ class Client:
             "same_identity": same_identity,
             "running": running,
         }
-        return _records(GuestInfo, self._call("POST", "guests", name, "clones", body=body))
+        return records(GuestInfo, self._call("POST", "guests", name, "clones", body=body))
 
     def export(
         self,
@@ -213,7 +170,7 @@ class Client:
         progress: Progress | None = None,
     ) -> int:
         """Write it to a new file here; returns its size in bytes."""
-        path, look = Path(path), _looking(progress)
+        path, look = Path(path), looking(progress)
         if self._is_local:
             body = {"file": str(path.absolute()), "snapshot": snapshot}
             return int(self._operate("guests", name, "export", body=body, look=look))
@@ -251,14 +208,14 @@ class Client:
         self, path: Path | str, name: str | None = None, *, progress: Progress | None = None
     ) -> GuestInfo:
         """Make a guest of an exported one."""
-        path, look = Path(path), _looking(progress)
+        path, look = Path(path), looking(progress)
         if self._is_local:
             body = {"file": str(path.absolute()), "name": name}
-            return _record(GuestInfo, self._operate("imports", body=body, look=look))
+            return record(GuestInfo, self._operate("imports", body=body, look=look))
         file = f"import-{secrets.token_hex(8)}"
         try:
             self._send(path, file)
-            return _record(GuestInfo, self._operate("imports", body={"file": file, "name": name}, look=look))
+            return record(GuestInfo, self._operate("imports", body={"file": file, "name": name}, look=look))
         finally:
             self._forget(file)
 
@@ -290,12 +247,12 @@ class Client:
             body={"to": to, **options},
             look=None if progress is None else look,
         )
-        return _record(MigrationStatus, operation)
+        return record(MigrationStatus, operation)
 
     def migration(self, name: str) -> MigrationStatus | None:
         """How far its migration is; None when there was none."""
         answer = self._call("GET", "guests", name, "migration")
-        return None if answer is None else _record(MigrationStatus, answer)
+        return None if answer is None else record(MigrationStatus, answer)
 
     def cancel_migration(self, name: str) -> None:
         """Stay where it is, and where its disks are."""
@@ -315,8 +272,8 @@ class Client:
         be used there."""
         where = str(Path(path).absolute()) if self._is_local else str(path)
         body = {"disk": disk, "path": where, "format": format, "bytes_per_s": bytes_per_s}
-        made = self._operate("guests", name, "disk-move", body=body, look=_looking(progress))
-        return _record(DiskMoveRecord, made)
+        made = self._operate("guests", name, "disk-move", body=body, look=looking(progress))
+        return record(DiskMoveRecord, made)
 
     def receive(
         self,
@@ -337,14 +294,14 @@ class Client:
                 ready(operation["note"])
 
         body = {"listen": listen, "timeout_s": timeout_s, **options}
-        return _record(GuestInfo, self._operate("receive", body=body, look=None if ready is None else look))
+        return record(GuestInfo, self._operate("receive", body=body, look=None if ready is None else look))
 
     # ---- what people see and type, and what happened ----
 
     def events(self, after: int = 0, guest: str | None = None, limit: int = 1000) -> list[EventRecord]:
         """The first events behind number `after`, at most 1000."""
         query = {"after": after, "guest": guest, "limit": limit}
-        return _records(EventRecord, self._call("GET", "events", query=query))
+        return records(EventRecord, self._call("GET", "events", query=query))
 
     def follow(self, after: int | None = None, guest: str | None = None) -> Iterator[EventRecord]:
         """Events as they happen: from now on, or from behind number `after`. When the connection ends it is made again,
@@ -353,26 +310,7 @@ class Client:
             for number, data in self._messages(after, guest):
                 after = number
                 if data is not None:
-                    yield _record(EventRecord, data)
-
-    def _messages(self, after: int | None, guest: str | None) -> Iterator[tuple[int, Any]]:
-        """Numbers and data of one stream of server-sent events; no data where the number alone was sent."""
-        query = {"after": after, "guest": guest}
-        path = path_of("events", "stream")
-        with self._transport.open("GET", path, query, timeout_s=QUIET_S) as response:
-            number, data, is_event = 0, "", True
-            while line := response.readline(MAX_LINE):
-                key, _, value = line.decode(errors="replace").rstrip("\r\n").partition(": ")
-                if key == "id" and value.isdecimal():
-                    number = int(value)
-                elif key == "event":
-                    is_event = False  # an operation
-                elif key == "data":
-                    data = value
-                elif not key:
-                    if is_event and number:
-                        yield number, _parsed(data) if data else None
-                    data, is_event = "", True
+                    yield record(EventRecord, data)
 
     def logs(self, name: str, tail_bytes: int | None = None) -> bytes:
         """What it printed, or the end of that."""
@@ -401,40 +339,3 @@ class Client:
     def send_keys(self, name: str, keys: Sequence[str]) -> None:
         """Press and release keys of its keyboard."""
         self._call("POST", "guests", name, "keys", body={"keys": list(keys)})
-
-
-def _looking(progress: Progress | None) -> _Look | None:
-    """What shows an operation's progress to `progress`."""
-    if progress is None:
-        return None
-    return lambda operation: progress(operation.get("done", 0), operation.get("total", 0))
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise error_of(text) from None
-
-
-def _field(data: Any, key: str) -> str:
-    if not isinstance(data, dict) or not isinstance(data.get(key), str):
-        raise error_of(data)
-    value: str = data[key]
-    return value
-
-
-def _record(kind: type[_R], data: Any) -> _R:
-    """A record of `data`; what a newer daemon has besides is left out. Raises HostError when something is missing."""
-    try:
-        known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-        values = {key: value for key, value in data.items() if key in known}
-        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
-    except (AttributeError, TypeError):
-        raise error_of(data) from None
-
-
-def _records(kind: type[_R], data: Any) -> list[_R]:
-    if not isinstance(data, list):
-        raise error_of(data)
-    return [_record(kind, item) for item in data]

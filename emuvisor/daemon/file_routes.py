@@ -59,7 +59,7 @@ class _Content(StreamingResponse):
 async def export(
     *, name: Guest, body: ExportBody, service: ServiceOf, access: AccessOf, response: Response, wait: Wait = 0
 ) -> Operation:
-    """Write a guest with its disks and memory to a file; the result is its size in bytes."""
+    """Write a guest with its disks, without its memory, to a file; the result is its size in bytes."""
     path = file_of(service, access, body.file, new=True)
     manager = service.manager
     operation = service.operations.start(

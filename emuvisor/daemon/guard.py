@@ -37,7 +37,7 @@ class Guard:
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         if self._token is not None and not authorized(_header(scope, b"authorization"), self._token):
-            error = UsageError("a token is needed: send 'Authorization: Bearer TOKEN'")
+            error = UsageError("the token is missing or wrong: send 'Authorization: Bearer TOKEN'")
             return await _refuse(scope, receive, send, HTTPStatus.UNAUTHORIZED, error)
         if scope["type"] == "websocket":
             return await self._app(scope, receive, send)

@@ -1,6 +1,7 @@
 """uvicorn's HTTP connection, with a limit on how long a request's header may take."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -11,8 +12,8 @@ from uvicorn.server import ServerState
 __all__ = ["make_protocol"]
 
 
-def make_protocol(header_s: float) -> type[asyncio.Protocol]:
-    """The class of connections that are closed when a request's header is not whole after `header_s` seconds.
+def make_protocol(header_s: Callable[[], float]) -> type[asyncio.Protocol]:
+    """The class of connections that are closed when a request's header is not whole after `header_s()` seconds.
 
     uvicorn itself waits for ever for the first one, and for the rest of one that has begun.
     """
@@ -50,7 +51,7 @@ def make_protocol(header_s: float) -> type[asyncio.Protocol]:
             if self.conn.their_state is not h11.IDLE:
                 self._unwatch()
             elif self._deadline is None:
-                self._deadline = self.loop.call_later(header_s, self.transport.abort)
+                self._deadline = self.loop.call_later(header_s(), self.transport.abort)
 
         def _unwatch(self) -> None:
             if self._deadline is not None:

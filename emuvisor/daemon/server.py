@@ -77,7 +77,7 @@ def _config(service: Service, access: Access, tls: Tls | None) -> uvicorn.Config
     limits: Limits = service.limits
     config = uvicorn.Config(
         make_app(service, access),
-        http=make_protocol(limits.header_s),
+        http=make_protocol(lambda: service.limits.header_s),
         ws="auto",
         loop="asyncio",
         interface="asgi3",

@@ -128,6 +128,10 @@ class Transport:
             yield
         except (FileNotFoundError, ConnectionRefusedError):
             raise HostError(f"no daemon listens at {self.address.text}") from None
+        except ssl.SSLCertVerificationError as error:
+            raise HostError(
+                f"the daemon at {self.address.text}: nobody vouches for its certificate: {error.verify_message}"
+            ) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise HostError(f"the daemon at {self.address.text}: {reason}") from None

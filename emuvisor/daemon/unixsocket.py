@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,11 +25,13 @@ _UCRED = struct.Struct("=iII")
 
 
 def default_socket(store: Path | None = None) -> Path:
-    """Where the daemon of this user listens: $XDG_RUNTIME_DIR/emuvisor/emuvisor.sock on Linux; one for a certain store
-    listens in the folder of that."""
+    """Where the daemon of this user listens: $XDG_RUNTIME_DIR/emuvisor/emuvisor.sock on Linux, or below a folder of the
+    user's in /tmp where that is not set; one for a certain store listens in the folder of that."""
     if store is not None:
         return store / "emuvisor.sock"
-    return platformdirs.user_runtime_path("emuvisor", appauthor=False) / "emuvisor.sock"
+    with warnings.catch_warnings():  # that it is not set, which is no news for who has no session
+        warnings.simplefilter("ignore")
+        return platformdirs.user_runtime_path("emuvisor", appauthor=False) / "emuvisor.sock"
 
 
 class UnixSocket:

@@ -15,6 +15,8 @@ from emuvisor.manager.records import (
     LogPart,
     MigrationStatus,
     SnapshotRecord,
+    StoreFreed,
+    StoreProblem,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ __all__ = [
     "Manager",
     "MigrationStatus",
     "SnapshotRecord",
+    "StoreFreed",
+    "StoreProblem",
 ]
 
 

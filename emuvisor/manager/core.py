@@ -122,7 +122,7 @@ class ManagerCore:
         life = entry.life
         if life.state in ON:
             life = replace(life, state=GuestState.RUNNING)
-        write_life(self.store.guest_folder(entry.name), life, self._files)
+        write_life(self.store, entry.name, life)
 
     def _heard(self, event: Event) -> None:
         """The host's event. Under the host's lock, in whichever thread."""
@@ -136,7 +136,7 @@ class ManagerCore:
         def ended() -> None:
             assert consoles is not None
             consoles.end()
-            write_life(self.store.guest_folder(entry.name), life, self._files)
+            write_life(self.store, entry.name, life)
             if life.state is GuestState.DEFINED:
                 self._ended.put((entry, guest))
 
@@ -180,7 +180,7 @@ class ManagerCore:
         self._journal.flush()  # the end of its last run may not be written yet
         entry.life = replace(entry.life, consumed=consumed)
         on = replace(entry.life, state=GuestState.RUNNING, since=time.time())
-        write_life(self.store.guest_folder(entry.name), on, self._files)
+        write_life(self.store, entry.name, on)
 
     def _let_go(self, entry: Entry) -> int:
         """Have the host delete its guest; returns the frames that became free."""

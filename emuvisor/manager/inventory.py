@@ -17,6 +17,7 @@ from emuvisor.manager.definitions import Definition, new_definition
 from emuvisor.manager.entry import Entry
 from emuvisor.manager.lives import Life
 from emuvisor.manager.parts import named_files
+from emuvisor.manager.presence import require_files
 from emuvisor.manager.records import Freed, GuestInfo
 from emuvisor.store.names import check_name
 
@@ -107,10 +108,13 @@ class Inventory(ManagerCore):
         """Define a guest by the keys of `GuestConfig`, `autostart` besides; relative paths start from `folder` and
         are kept as absolute ones.
 
-        Raises ConfigError for an impossible definition, UsageError for a name that the store cannot have and when there
+        Raises ConfigError for an impossible definition, and for one that names files which are not there (ImageError
+        for disks), UsageError for a name that the store cannot have and when there
         are too many guests, StateError when there is a guest of this name.
         """
-        return self._add(new_definition(definition, folder, self.store), "created")
+        made = new_definition(definition, folder, self.store)
+        require_files(made.config)
+        return self._add(made, "created")
 
     def _add(self, made: Definition, kind: str, **details: Any) -> GuestInfo:
         name = check_name("guest", made.config.name)

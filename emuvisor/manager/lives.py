@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from emuvisor.host import GuestState
-from emuvisor.store.files import HostFiles, host_errors
+from emuvisor.store import Store
 
 __all__ = ["Life", "read_life", "write_life"]
 
@@ -54,8 +54,6 @@ def _made(folder: Path) -> float:
         return 0.0
 
 
-def write_life(folder: Path, life: Life, files: HostFiles) -> None:
-    """Note it, in one step that is on the disk when this returns. Raises HostError."""
-    data = asdict(life)
-    with host_errors(folder / _FILE):
-        files.replace(folder / _FILE, json.dumps(data).encode())
+def write_life(store: Store, guest: str, life: Life) -> None:
+    """Note it, in one step that is on the disk when this returns. Raises UsageError, HostError."""
+    store.write_file(guest, _FILE, json.dumps(asdict(life)).encode())

@@ -12,6 +12,7 @@ from emuvisor.manager.access import Access
 from emuvisor.manager.core import ON
 from emuvisor.manager.moves import Moves
 from emuvisor.manager.switching import WITH_HOST
+from emuvisor.manager.upkeep import Upkeep
 from emuvisor.store import Store
 
 __all__ = ["Manager"]
@@ -20,7 +21,7 @@ PRESS_S = 1.0
 """How often the power button is tried until somebody in the guest listens."""
 
 
-class Manager(Moves, Access):
+class Manager(Moves, Access, Upkeep):
     """The guests of `store`, of which there are `max_guests` at most; those that are on run on `host`.
 
     It owns both and closes them; use it as a context manager, or call `close`. Methods may be called from any thread.

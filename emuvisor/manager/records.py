@@ -12,6 +12,8 @@ __all__ = [
     "LogPart",
     "MigrationStatus",
     "SnapshotRecord",
+    "StoreFreed",
+    "StoreProblem",
 ]
 
 
@@ -112,3 +114,21 @@ class DiskMoveRecord:
     copied: int
     passes: int
     stop_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreProblem:
+    """Something is wrong with `subject`, a part of the store; `repaired` when it no longer is."""
+
+    subject: str
+    text: str
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFreed:
+    """What was freed in the store."""
+
+    packs_deleted: int
+    packs_rewritten: int
+    bytes_freed: int

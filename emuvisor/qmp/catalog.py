@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from emuvisor.qmp.commands import block, devices, identity, inputs, migration, power, snapshots
+from emuvisor.qmp.commands import block, devices, identity, inputs, migration, objects, power, snapshots
 from emuvisor.qmp.human import command
 from emuvisor.qmp.monitor import Monitor
 from emuvisor.qmp.registry import Registry
@@ -13,7 +13,7 @@ NEGOTIATION = "qmp_capabilities"
 """The command that a session begins with; it is the session's own."""
 
 COMMANDS = Registry()
-for _module in (block, command, devices, identity, inputs, migration, power, snapshots):
+for _module in (block, command, devices, identity, inputs, migration, objects, power, snapshots):
     COMMANDS.update(_module.REGISTRY)
 
 

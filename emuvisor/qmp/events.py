@@ -38,7 +38,6 @@ class GuestEvents:
             if event.old is not GuestState.RUNNING:
                 monitor.publish("RESUME", {})
             elif event.reason == "reset" and not monitor.resetting:
-                monitor.host_resets += 1
                 reset_event(monitor, by_guest=False)
         elif event.old in ON and event.new is not event.old:
             if event.new is GuestState.PAUSED:
@@ -81,7 +80,7 @@ class GuestEvents:
         guest = monitor.target.host.guests.get(monitor.target.name)
         if guest is None or guest.loading:
             return
-        resets = guest.machine.resets - monitor.host_resets
+        resets = guest.machine.own_resets
         memory = None if guest.balloon_device is None else actual_memory(guest)
         if guest is self._seen:
             if resets > self._resets:

@@ -3,11 +3,14 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from emuvisor.errors import StateError
 from emuvisor.host import Guest, GuestState
 from emuvisor.qmp.target import Target
+
+if TYPE_CHECKING:
+    from emuvisor.manager.records import MigrationStatus
 
 __all__ = ["Monitor", "Then"]
 
@@ -40,14 +43,18 @@ class Monitor:
     """A client has said `quit`."""
     resetting: bool = False
     """A client's reset is being carried out."""
-    host_resets: int = 0
-    """Resets that were not the guest's own."""
-    migration_parameters: dict[str, int] = field(default_factory=dict)
+    migration_parameters: dict[str, int | str] = field(default_factory=dict)
     """By QAPI's names, as far as they were set."""
+    credentials: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Options for `Target.migrate`, by the id that `object-add` gave them."""
     capabilities: set[str] = field(default_factory=set)
     """QAPI's MigrationCapability, those that are on."""
     moving: threading.Thread | None = None
     """What carries out the last `migrate`."""
+    migrates: bool = False
+    """It has not ended, as clients have been told."""
+    moved_before: "MigrationStatus | None" = None
+    """How the migration before that ended, which the target may still say when it has begun."""
     migration_error: str = ""
     """Why that failed."""
     cancelled: bool = False

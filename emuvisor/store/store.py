@@ -304,6 +304,14 @@ class Store:
         with self._lock:
             return self._guest_folder(guest)
 
+    def write_file(self, guest: str, file: str, data: bytes) -> None:
+        """Have a `file` with `data` in the folder of a guest, in one step; it is on the disk when this returns. Never
+        while `check` looks for what crashes left behind. Raises UsageError when there is no such guest, HostError."""
+        with self._lock:
+            path = self._guest_folder(guest) / file
+            with host_errors(path):
+                self._files.replace(path, data)
+
     def _guest_folder(self, guest: str) -> Path:
         folder = self._guests / check_name("guest", guest)
         if not (folder / "guest.toml").exists():

@@ -3,7 +3,6 @@
 from contextlib import suppress
 from typing import Any
 
-from emuvisor.devices.histogram import Histogram
 from emuvisor.devices.limits import DiskLimits, Rate
 from emuvisor.devices.storage.blockdevice import SECTOR_SIZE, BlockDevice
 from emuvisor.devices.storage.formats import format_of
@@ -101,9 +100,9 @@ def _statistics(disk: Disk) -> dict[str, Any]:
         "wr_operations": done.writes,
         "flush_operations": done.flushes,
         "unmap_operations": done.discards,
-        "rd_total_time_ns": _total_ns(meter.read),
-        "wr_total_time_ns": _total_ns(meter.write),
-        "flush_total_time_ns": _total_ns(meter.flush),
+        "rd_total_time_ns": meter.read.summary().total_ns,
+        "wr_total_time_ns": meter.write.summary().total_ns,
+        "flush_total_time_ns": meter.flush.summary().total_ns,
         "unmap_total_time_ns": 0,
         "wr_highest_offset": 0,
         "rd_merged": 0,
@@ -121,8 +120,3 @@ def _statistics(disk: Disk) -> dict[str, Any]:
         "account_failed": True,
         "timed_stats": [],
     }
-
-
-def _total_ns(times: Histogram) -> int:
-    summary = times.summary()
-    return summary.mean_ns * summary.count

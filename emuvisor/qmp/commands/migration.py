@@ -19,6 +19,7 @@ __all__ = ["REGISTRY"]
 REGISTRY = Registry()
 
 BANDWIDTH, DOWNTIME = "max-bandwidth", "downtime-limit"
+CREDENTIALS, HOSTNAME = "tls-creds", "tls-hostname"
 DEFAULTS = {BANDWIDTH: 0, DOWNTIME: 300}
 """Bytes per second, 0 is no limit; milliseconds."""
 CAPABILITIES = ("events", "postcopy-ram")
@@ -40,6 +41,27 @@ def _status(monitor: Monitor, moving: "MigrationStatus") -> str:
     return _STATUS[Phase(moving.phase)]
 
 
+def _last(monitor: Monitor) -> "MigrationStatus | None":
+    """What the target says of the last `migrate`; None while it says nothing of it yet, or when it did not begin."""
+    said = monitor.target.migration()
+    return None if monitor.moving is not None and said == monitor.moved_before else said
+
+
+def _end(monitor: Monitor) -> str:
+    """The status of one that did not begin."""
+    return "cancelled" if monitor.cancelled else "failed"
+
+
+def _move(monitor: Monitor, uri: str, options: dict[str, Any]) -> str:
+    """Carry a `migrate` out; returns the status in which it ended."""
+    try:
+        monitor.target.migrate(uri, options)
+    except EmuvisorError as error:
+        monitor.migration_error = str(error)
+    last = _last(monitor)
+    return _end(monitor) if last is None else _status(monitor, last)
+
+
 def _tell(monitor: Monitor, status: str) -> None:
     if "events" in monitor.capabilities:
         monitor.publish("MIGRATION", {"status": status})
@@ -52,7 +74,7 @@ def migrate(monitor: Monitor, *, uri: str, resume: bool = False) -> dict[str, An
         raise QmpError("A migration that was interrupted cannot be resumed")
     if not uri.startswith(("tcp:", "unix:")):
         raise QmpError("Parameter 'uri' expects a valid migration protocol")
-    if monitor.moving is not None and monitor.moving.is_alive():
+    if monitor.migrates:
         raise QmpError("There's a migration process in progress")
     monitor.guest  # noqa: B018 - one that is off has nothing to move, and says so now
     monitor.migration_error, monitor.cancelled = "", False
@@ -62,25 +84,37 @@ def migrate(monitor: Monitor, *, uri: str, resume: bool = False) -> dict[str, An
         options["bandwidth"] = set_[BANDWIDTH]
     if "postcopy-ram" in monitor.capabilities:
         options["mode"] = "hybrid"
+    options |= _credentials(monitor)
 
     def move() -> None:
         _tell(monitor, "setup")
         try:
-            monitor.target.migrate(uri, options)
-        except EmuvisorError as error:
-            monitor.migration_error = str(error)
-        last = monitor.target.migration()
-        _tell(monitor, "failed" if last is None else _status(monitor, last))
+            status = _move(monitor, uri, options)
+        finally:
+            monitor.migrates = False  # before it is told: who hears of it may begin the next one
+        _tell(monitor, status)
 
+    monitor.migrates, monitor.moved_before = True, monitor.target.migration()
     monitor.moving = threading.Thread(target=move, name=f"migration of {monitor.target.name}", daemon=True)
     monitor.moving.start()
     return {}
 
 
+def _credentials(monitor: Monitor) -> dict[str, str]:
+    """What is shown to the other side, and what that has to be called. Raises QmpError."""
+    name, peer = (monitor.migration_parameters.get(key) for key in (CREDENTIALS, HOSTNAME))
+    if name is None:
+        return {}
+    found = monitor.credentials.get(str(name))
+    if found is None:
+        raise QmpError(f"No TLS credentials with id '{name}'")
+    return found | ({"peer": str(peer)} if peer is not None and "certificate" in found else {})
+
+
 @REGISTRY.command("migrate_cancel")
 def migrate_cancel(monitor: Monitor) -> dict[str, Any]:
     """End a migration that is under way; without one nothing happens."""
-    if monitor.moving is not None and monitor.moving.is_alive():
+    if monitor.migrates:
         monitor.cancelled = True
         monitor.target.cancel_migration()
     return {}
@@ -89,11 +123,13 @@ def migrate_cancel(monitor: Monitor) -> dict[str, Any]:
 @REGISTRY.command("query-migrate")
 def query_migrate(monitor: Monitor) -> dict[str, Any]:
     """How far it is; empty when there was none."""
-    moving = monitor.target.migration()
+    moving = _last(monitor)
     if moving is None:
+        if monitor.migrates:
+            return {"status": "setup"}
         if not monitor.migration_error:
-            return {} if monitor.moving is None else {"status": "setup"}
-        return {"status": "failed", "error-desc": monitor.migration_error}
+            return {}
+        return {"status": _end(monitor), "error-desc": monitor.migration_error}
     found: dict[str, Any] = {"status": _status(monitor, moving)}
     if error := moving.error or monitor.migration_error:
         found["error-desc"] = error
@@ -116,14 +152,24 @@ def query_migrate(monitor: Monitor) -> dict[str, Any]:
 
 @REGISTRY.command("migrate-set-parameters")
 def migrate_set_parameters(
-    monitor: Monitor, *, max_bandwidth: int | None = None, downtime_limit: int | None = None
+    monitor: Monitor,
+    *,
+    max_bandwidth: int | None = None,
+    downtime_limit: int | None = None,
+    tls_creds: str | None = None,
+    tls_hostname: str | None = None,
 ) -> dict[str, Any]:
-    """For the next migration."""
+    """For the next migration; an empty text takes one back."""
     for key, value in ((BANDWIDTH, max_bandwidth), (DOWNTIME, downtime_limit)):
         if value is not None:
             if not 0 <= value < 1 << 63:
                 raise QmpError(f"Parameter '{key}' expects a value that is not negative")
             monitor.migration_parameters[key] = value
+    for key, text in ((CREDENTIALS, tls_creds), (HOSTNAME, tls_hostname)):
+        if text:
+            monitor.migration_parameters[key] = text
+        elif text is not None:
+            monitor.migration_parameters.pop(key, None)
     return {}
 
 

@@ -95,8 +95,9 @@ def _migrate(monitor: Monitor, line: Line) -> str:
 
 
 def _migrate_set_parameter(monitor: Monitor, line: Line) -> str:
-    """for the next migration: migrate_set_parameter max-bandwidth|downtime-limit VALUE"""
-    key, value = line.word("a parameter"), parse_size(line.word("a value"))
+    """for the next migration: migrate_set_parameter max-bandwidth|downtime-limit|tls-creds|tls-hostname VALUE"""
+    key, text = line.word("a parameter"), line.word("a value")
+    value = text if key in (migration.CREDENTIALS, migration.HOSTNAME) else parse_size(text)
     line.end()
     migration.REGISTRY.run(monitor, "migrate-set-parameters", {key: value})
     return ""

@@ -28,7 +28,11 @@ class Typed:
 
     def __init__(self):
         self.data = b""
-        self.console = ConsoleAttachment(b"ready ", self.send, lambda console: None)
+        self.closed = False
+        self.console = ConsoleAttachment(b"ready ", self.send, self.close)
+
+    def close(self, console):
+        self.closed = True
 
     def send(self, data):
         self.data += data
@@ -56,19 +60,26 @@ def test_leaving(terminal):
     os.write(ours, b"a\x01x")
     assert attach(guest.console, Keyboard(theirs, True), io.BytesIO()) is End.LEFT
     assert guest.data == b"a"
-    assert guest.console.at_end
+    assert guest.closed
 
 
 def test_a_pipe_that_ends_leaves_the_guest_on():
     read, write = os.pipe()
-    guest, out = Typed(), io.BytesIO()
+
+    class Ending(Typed):
+        """It is off some time after it was typed to."""
+
+        def send(self, data):
+            super().send(data)
+            self.ender = threading.Timer(0.05, self.console.end)
+            self.ender.start()
+
+    guest = Ending()
     os.write(write, b"ab")
     os.close(write)
-    ender = threading.Timer(0.05, guest.console.end)
-    ender.start()
-    assert attach(guest.console, Keyboard(read, False), out) is End.OFF
+    assert attach(guest.console, Keyboard(read, False), io.BytesIO()) is End.OFF
     os.close(read)
-    ender.join()
+    guest.ender.join()
     assert guest.data == b"ab"
 
 
@@ -139,11 +150,14 @@ def test_nobody_looks():
 
 
 def test_terminated():
+    class Killer(io.BytesIO):
+        """Once it is shown something, the console is attached, and a signal does not end the tests."""
+
+        def write(self, data):
+            os.kill(os.getpid(), signal.SIGTERM)
+
     guest = Typed()
-    timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    timer.start()
     with pytest.raises(SystemExit) as exit:
-        attach(guest.console, None, io.BytesIO())
-    timer.join()
+        attach(guest.console, None, Killer())
     assert exit.value.code == 128 + signal.SIGTERM
-    assert guest.console.at_end
+    assert guest.closed

@@ -3,21 +3,46 @@
 import io
 import json
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from emuvisor.cli import cpu_demo, main
 from emuvisor.cli.cpu_demo import DEMO, Sharer, due, run_cpu_demo
 from emuvisor.cli.workloads import Workload
+from emuvisor.host import Guest, GuestState, Host
 from emuvisor.host.scheduler.recording import read_recording
 from emuvisor.units import MIB
 
 Capture = pytest.CaptureFixture[str]
+PATIENCE_S = 60
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the demo sleeps somebody has a turn, and everybody has had one, however busy the machine is."""
+    hosts: list[Host] = []
+
+    def make(*args: Any, **options: Any) -> Host:
+        hosts.append(Host(*args, **options))
+        return hosts[-1]
+
+    def sleep(seconds: float) -> None:
+        guests = hosts[-1].guests.values()
+        turns, end = sum(guest.slices for guest in guests), time.monotonic() + PATIENCE_S
+        time.sleep(seconds)
+        while running := [guest for guest in guests if guest.state is GuestState.RUNNING]:
+            if all(guest.slices for guest in running) and sum(guest.slices for guest in guests) > turns:
+                return
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    monkeypatch.setattr(cpu_demo, "Host", make)
+    monkeypatch.setattr(cpu_demo, "time", SimpleNamespace(sleep=sleep, monotonic_ns=time.monotonic_ns))
     monkeypatch.setattr(cpu_demo, "BOOT_S", 0.05)
     monkeypatch.setattr(cpu_demo, "REFRESH_S", 0.05)
     monkeypatch.setattr(
@@ -78,7 +103,13 @@ def test_the_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_guest_that_ends_makes_it_fail(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(cpu_demo, "BOOT_S", 0.5)
+    watch = cpu_demo._watch
+
+    def watch_the_end(sharers: Sequence[Sharer], guests: Sequence[Guest], *args: Any, **options: Any) -> Any:
+        assert guests[0].wait(PATIENCE_S)
+        return watch(sharers, guests, *args, **options)
+
+    monkeypatch.setattr(cpu_demo, "_watch", watch_the_end)
     monkeypatch.setattr(cpu_demo, "ENDLESS", Workload("spin", "computes", (1, 1), memory=8 * MIB))
     assert not run_cpu_demo([Sharer("a")], seconds=0.1)
     assert capsys.readouterr().err == "emuvisor: these did not run on: a\n"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -15,7 +16,7 @@ from emuvisor.cli import guest_console, guest_moves, lifecycle
 from emuvisor.cli.entry import main
 from emuvisor.cli.guest_list import ago
 from emuvisor.host import Host
-from emuvisor.manager import Manager, MigrationStatus
+from emuvisor.manager import EventRecord, Manager, MigrationStatus
 from emuvisor.store import Store
 
 
@@ -112,6 +113,8 @@ def test_a_life(run, guest, stdin, program):
     lines = run("events", "shop")[1].splitlines()
     assert lines[0].endswith("shop  renamed (from web)")
     assert len(run("events", "--after", "6")[1].splitlines()) == 1
+    assert run("events", "--tail", "3")[1] == "".join(run("events")[1].splitlines(True)[-3:])
+    assert run("events", "none", "--tail", "3") == (0, "", "")
 
 
 def test_saved_between_commands(run, guest, stdin):
@@ -135,7 +138,9 @@ def test_saved_between_commands(run, guest, stdin):
 
 def test_exported_and_imported(run, guest, stdin, tmp_path):
     file = str(tmp_path / "web.tar")
-    assert run("export", "web", file)[1].startswith(f"{file}: web, ")
+    out = run("export", "web", file)[1]
+    assert out.startswith(f"{file}: web, ")
+    assert out.endswith("; its memory is not in it, an imported guest boots\n")
     assert run("import", file, "--as", "shop") == (0, "shop: defined\n", "")
     stdin("x!")
     assert run("start", "shop")[:2] == (0, "x!")
@@ -171,6 +176,14 @@ def test_from_a_file(run, program, tmp_path):
         (("snapshot", "web", "--delete"), "--delete needs the name of the snapshot"),
         (("migrate", "web"), "migrate: say either where the guest is to go, or --disk DISK=PATH"),
         (("migrate", "web", "tcp:x:1", "--format", "raw"), "migrate: --format goes with --disk"),
+        (("migrate", "web", "tcp:x:1", "--cancel"), "migrate: --cancel needs the name of the guest only"),
+        (("migrate", "web", "--cancel", "--mode", "hybrid"), "migrate: --mode does not go with --cancel"),
+        (("migrate", "web", "--cancel"), "guest 'web' is not being migrated"),
+        (("create", "x", "--kernel", "/no/k"), "/no/k: cannot be read: No such file or directory"),
+        (
+            ("create", "x", "--disk", "/no/cd.iso,cdrom"),
+            "/no/cd.iso: cannot open the CD image: No such file or directory",
+        ),
         (
             ("migrate", "web", "--disk", "0=x", "--token-file", "t"),
             "migrate: --token-file does not go with --disk",
@@ -221,7 +234,8 @@ def test_two_commands_at_once(run, guest, tmp_path):
 
 def test_two_processes_at_once(tmp_path, program):
     """Both get through, one after the other, and what both did is there."""
-    args = [sys.executable, "-m", "emuvisor"]
+    patient = "from emuvisor.cli import connect, main; connect.PATIENCE_S = 60; raise SystemExit(main())"
+    args = [sys.executable, "-c", patient]
     store = ("--store", str(tmp_path / "store"))
     path = program("echo")
     both = [subprocess.Popen([*args, *create(name, path), *store]) for name in ("a", "b")]
@@ -275,6 +289,7 @@ def test_verbs_reach_a_daemon(monkeypatch, capsys, tmp_path):
         "shutdown a",
         "restore a one --paused",
         "clone a b --same-identity",
+        "migrate a --cancel",
     ):
         verb, *rest = line.split()
         assert main([verb, "--socket", str(tmp_path / "socket"), *rest]) == 0
@@ -290,10 +305,11 @@ def test_verbs_reach_a_daemon(monkeypatch, capsys, tmp_path):
         ("shutdown", ("a", 60.0), {}),
         ("restore", ("a", "one"), {"running": False}),
         ("clone", ("a", ["b"]), {"snapshot": None, "same_identity": True, "running": True}),
+        ("cancel_migration", ("a",), {}),
     ]
     assert capsys.readouterr().out == (
         "a: paused\nb: paused\na: running\na: reset\na: paused\na: running\na: saved\na: off\n"
-        "a: switched off after 60 s\na: paused, as in one\nb: running\n"
+        "a: switched off after 60 s\na: paused, as in one\nb: running\na: stays\n"
     )
 
 
@@ -367,6 +383,33 @@ def test_following_events_ends_with_whoever_reads(run, guest, monkeypatch):
     monkeypatch.setattr(guest_console.time, "sleep", sleep)
     with pytest.raises(Enough):
         run("events", "-f")
+
+
+def test_the_last_events_and_those_that_follow(monkeypatch):
+    shown = []
+    journal = iter([[5, 6, 7], [], [8], [], None])
+
+    class Guests:
+        def events(self, after, name):
+            numbers = next(journal)
+            if numbers is None:
+                raise KeyboardInterrupt
+            return [EventRecord(n, 0.0, "web", "paused", {}) for n in numbers]
+
+    monkeypatch.setattr(guest_console.time, "sleep", lambda _: None)
+    with suppress(KeyboardInterrupt):
+        for event in guest_console._events(Guests(), None, 0, 2, True):
+            shown.append(event.number)
+    assert shown == [6, 7, 8]
+
+
+def test_numbers_of_events_are_not_negative(run, capsys):
+    with pytest.raises(SystemExit):
+        run("events", "--after", "-3")
+    assert (
+        "argument --after: '-3' is not a number from 0 on; '--tail 3' are the last three"
+        in capsys.readouterr().err
+    )
 
 
 def test_leaving_a_console(run, guest, monkeypatch, capsys):

@@ -28,6 +28,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_demo, "POOL", 15 * MIB // 2)
     monkeypatch.setattr(memory_demo, "LATENCY_US", 100)
     monkeypatch.setattr(memory_demo, "WAIT_S", 0.01)
+    monkeypatch.setattr(memory_demo, "TIMEOUT_S", 600)  # however busy the machine is
 
 
 def test_plain_text(capsys: Capture) -> None:

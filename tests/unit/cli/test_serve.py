@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import emuvisor
 from emuvisor.cli import main, serve_log
 from emuvisor.cli import serve as command
 from emuvisor.cli.serve_log import ServeLog
@@ -131,6 +132,9 @@ def test_the_network_needs_tls_and_a_token(
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.setattr(
+        emuvisor, "daemon", emuvisor.daemon
+    )  # which is to be the one of `sys.modules` afterwards
     for name in [name for name in sys.modules if name.startswith("emuvisor.daemon")]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["serve"]) == 2

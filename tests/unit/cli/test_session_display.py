@@ -13,7 +13,7 @@ from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 # Scan codes go to COM1 until F10 goes up: a: in al, 64h; test al, 1; jz a; in al, 60h; mov dx, 3F8h; out dx, al;
 # cmp al, 0C4h; jne a; mov dx, 604h; mov ax, 2000h; out dx, ax; hlt
 SCAN_CODES = "e464 a801 74fa e460 baf803 ee 3cc4 75f0 ba0406 b80020 ef f4"

@@ -1,9 +1,11 @@
 import json
+import os
 import random
 
 import pytest
 
-from emuvisor.cli import main
+from emuvisor.cli import connect, main
+from emuvisor.manager import StoreFreed, StoreProblem
 from emuvisor.store import Store
 
 
@@ -65,3 +67,45 @@ def test_where_no_store_is(action, tmp_path, capsys, monkeypatch):
     assert main(["store", action]) == 2
     assert capsys.readouterr().err == f"emuvisor: error: {tmp_path}/emuvisor is no store\n"
     assert list(tmp_path.iterdir()) == []
+
+
+class Daemon:
+    """A daemon that has the store, and its client."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def host(self):
+        return {"store": "/its/store"}
+
+    def check_store(self, *, repair):
+        return [StoreProblem("pack 1", "2 of its pages are damaged", repair)]
+
+    def collect_garbage(self, *, everything):
+        return StoreFreed(2 if everything else 1, 0, 4096)
+
+
+def test_a_daemon_has_the_store(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("emuvisor.daemon.client.Client", lambda path: Daemon())
+    there = ["--socket", str(tmp_path / "socket")]
+    assert main(["store", "check", *there]) == 1
+    assert main(["store", "check", "--repair", *there]) == 0
+    assert main(["store", "gc", "--all", *there]) == 0
+    assert capsys.readouterr().out == (
+        "pack 1: 2 of its pages are damaged\n/its/store: 1 problems\n"
+        "pack 1: 2 of its pages are damaged (repaired)\n/its/store: all is well\n"
+        "/its/store: 4 KiB freed; 2 packs deleted, 0 written again\n"
+    )
+
+
+def test_another_command_has_the_store(folder, capsys, monkeypatch):
+    monkeypatch.setattr(connect, "PATIENCE_S", 0.0)
+    with Store(folder):
+        assert main(["store", "gc", "--store", str(folder)]) == 2
+    assert capsys.readouterr().err == (
+        f"emuvisor: error: store {folder} is in use by process {os.getpid()}; several commands at once can use the "
+        "guests of 'emuvisor serve'\n"
+    )

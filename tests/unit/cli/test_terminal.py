@@ -71,7 +71,7 @@ def talk(terminal: tuple[int, int], program: Path, typed: bytes) -> Result:
     """Type at a guest that sends everything back."""
     person, computer = terminal
     os.write(person, typed)
-    guest = GuestConfig(memory=16 * MIB, flat=FlatConfig(program, 0x8000), timeout_s=60)
+    guest = GuestConfig(memory=16 * MIB, flat=FlatConfig(program, 0x8000), timeout_s=300)
     with Host(32 * MIB) as host:
         (result,) = Session(host, Screen(None, ["guest"]), Keyboard(computer, terminal=True)).run([guest])
     return result

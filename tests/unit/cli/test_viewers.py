@@ -19,7 +19,7 @@ from emuvisor.units import MIB
 
 Program = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
-PATIENCE_S = 20
+PATIENCE_S = 120
 
 
 def run(path: Path, *options: str) -> int:

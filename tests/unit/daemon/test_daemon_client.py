@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from emuvisor.daemon.client import Client
 from emuvisor.daemon.service import Service
 from emuvisor.daemon.sockets import serve_on
 from emuvisor.errors import ConfigError, HostError, StateError, UsageError
-from emuvisor.manager import DiskMoveRecord, EventRecord, Freed, SnapshotRecord
+from emuvisor.manager import DiskMoveRecord, EventRecord, Freed, SnapshotRecord, StoreFreed, StoreProblem
 
 Definition = Callable[..., dict[str, Any]]
 
@@ -47,6 +48,29 @@ def test_a_life(client: Client, service: Service, definition: Definition) -> Non
     assert client.guests() == service.manager.guests()
     assert isinstance(client.remove("www"), Freed)
     assert client.guests() == []
+
+
+def test_the_store(client: Client, service: Service, definition: Definition) -> None:
+    client.create(definition("web"))
+    client.start("web", paused=True)
+    for name in ("one", "two"):
+        client.snapshot("web", name)
+    store = service.manager.store
+    left = store.folder / "packs" / "x.pack.new"
+    left.write_text("half")
+    found = StoreProblem(str(left), "it was left behind by a crash", False)
+    assert client.check_store() == [found]
+    assert client.check_store(repair=True) == [replace(found, repaired=True)]
+    assert client.check_store() == []
+    assert client.collect_garbage() == StoreFreed(0, 0, 0)
+    store.delete_snapshot("web", "one")
+    store.delete_snapshot("web", "two")
+    freed = client.collect_garbage(everything=True)
+    assert (freed.packs_deleted, freed.packs_rewritten) == (1, 0)
+    assert freed.bytes_freed > 0
+    with store.new_snapshot("web", "three"), pytest.raises(StateError) as error:
+        client.check_store()
+    assert str(error.value) == f"check of store {store.folder} is impossible while a snapshot is written"
 
 
 def test_relative_paths_start_where_the_client_is(

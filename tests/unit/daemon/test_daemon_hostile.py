@@ -4,6 +4,8 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,14 @@ def ask(path: Path, request: bytes) -> tuple[int, Any]:
     return int(head.split(b" ")[1]), body
 
 
+def said_to(client: socket.socket, sent: bytes) -> bytes:
+    """What comes until the daemon hangs up, which it may do before all is sent, or received by it."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        client.sendall(sent)
+        return client.recv(100)
+    return b""
+
+
 def post(body: bytes, *headers: str) -> bytes:
     lines = ("POST /v1/guests HTTP/1.1", "Host: d", "Connection: close", *headers)
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -95,16 +105,18 @@ def test_a_header_that_is_large(serve: Serve) -> None:
 @pytest.mark.parametrize("sent", [b"", b"GET /v1/gue"])
 def test_a_header_that_does_not_come(serve: Serve, sent: bytes) -> None:
     with connect(serve(header_s=0.01)) as client:
-        client.sendall(sent)
-        assert client.recv(100) == b""
+        assert said_to(client, sent) == b""
 
 
-def test_a_second_header_that_does_not_come(serve: Serve) -> None:
-    with connect(serve(header_s=0.2)) as client:
+def test_a_second_header_that_does_not_come(make_service: Callable[..., Service], tmp_path: Path) -> None:
+    service, path = make_service(), tmp_path / "daemon.sock"
+    with serve_on(service, path), connect(path) as client:
         client.sendall(b"GET /v1/nothing HTTP/1.1\r\nHost: d\r\n\r\n")
-        assert client.recv(12) == b"HTTP/1.1 404"
-        client.sendall(b"GET /v1/gue")
-        assert b"HTTP/1.1" not in client.makefile("rb").read()
+        first = HTTPResponse(client)
+        first.begin()
+        assert (first.status, first.read() != b"") == (404, True)
+        service.limits = replace(service.limits, header_s=0.01)
+        assert said_to(client, b"GET /v1/gue") == b""
 
 
 def test_too_many_streams_and_consoles(serve: Serve, definition: Definition) -> None:
@@ -206,7 +218,7 @@ def test_what_is_no_request(hostile: tuple[Path, Client], sent: bytes) -> None:
 
 @pytest.fixture
 def hostile(serve: Serve) -> tuple[Path, Client]:
-    path = serve(header_s=2.0, body_s=0.05, idle_s=0.05)
+    path = serve(body_s=0.05, idle_s=0.05)
     return path, Client(path)
 
 

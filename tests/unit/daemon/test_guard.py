@@ -39,7 +39,7 @@ def test_a_websocket_without_a_token() -> None:
     assert run(guard, scope, connect) == [{"type": "websocket.close", "code": 1008}]
     start, body = run(guard, {**scope, "extensions": {"websocket.http.response": {}}}, connect)
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
-    assert b"a token is needed" in body["body"]
+    assert b"the token is missing or wrong" in body["body"]
 
 
 def test_what_the_application_waits_for_in_vain_is_its_own_error() -> None:

@@ -250,9 +250,11 @@ def test_autostart(tmp_path):
             manager.create(definition(tmp_path, name, autostart=auto))
         manager.store.define("d", 'name = "d"\nautostart = true\n', replace=True)
         path = tmp_path / "gone.bin"
+        path.touch()
         manager.create(
             definition(tmp_path, "e", autostart=True) | {"flat": {"path": str(path), "address": 0x8000}}
         )
+        path.unlink()
         assert manager.start_marked() == ["a", "c"]
         assert len(warnings) == 1
         assert warnings[0].startswith("guest 'e' is not started: ")

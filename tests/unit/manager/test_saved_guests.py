@@ -11,7 +11,6 @@ from emuvisor.host import GuestState
 from emuvisor.manager.core import CUT_OFF
 from emuvisor.manager.lives import Life, read_life, write_life
 from emuvisor.store import Store
-from emuvisor.store.files import HostFiles
 
 COUNTER = 0x7000
 
@@ -259,8 +258,10 @@ def test_a_damaged_file_of_the_state(tmp_path, text):
 
 def test_the_file_of_the_state(tmp_path):
     life = Life(GuestState.SAVED, "because", 3.5, "id", "one")
-    write_life(tmp_path, life, HostFiles())
-    assert read_life(tmp_path) == life
+    with Store(tmp_path) as store:
+        store.define("web", "")
+        write_life(store, "web", life)
+        assert read_life(store.guest_folder("web")) == life
 
 
 def test_a_guest_that_ends_while_it_is_saved(manager, define):

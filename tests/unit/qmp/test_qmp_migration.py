@@ -122,6 +122,33 @@ def test_failed(rig: Rig) -> None:
     assert client.human("info migrate").startswith("Migration status: failed (the line is cut)\r\n")
 
 
+def test_the_next_one_can_begin_when_the_end_is_told(rig: Rig) -> None:
+    """Nothing is said of the last one then."""
+    target = Moved(rig.guest(), "stayed", "the line is cut")
+    target.go.set()
+    client = rig.client(target)
+    events_on(client)
+    for number in range(2):
+        assert client.ask("migrate", uri=f"tcp:h:{number}") == {}
+        assert client.await_event("MIGRATION") == {"status": "setup"}
+        assert client.await_event("MIGRATION") == {"status": "failed"}
+    begins, go = threading.Event(), threading.Event()
+
+    def hesitant(to: str, options: Mapping[str, Any]) -> None:
+        begins.set()
+        assert go.wait(PATIENCE_S)
+        raise HostError("the options are no good")
+
+    target.migrate = hesitant  # type: ignore[method-assign]
+    assert client.ask("migrate", uri="tcp:h:2") == {}
+    assert begins.wait(PATIENCE_S)
+    assert client.ask("query-migrate") == {"status": "setup"}
+    go.set()
+    assert client.await_event("MIGRATION") == {"status": "setup"}
+    assert client.await_event("MIGRATION") == {"status": "failed"}
+    assert client.ask("query-migrate") == {"status": "failed", "error-desc": "the options are no good"}
+
+
 def test_a_guest_in_no_store(rig: Rig) -> None:
     client = rig.client(rig.guest())
     events_on(client)
