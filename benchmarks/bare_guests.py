@@ -11,7 +11,8 @@
 The bytes are what GNU as makes of it.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.loaders.flat import FlatMode
 from emuvisor.units import MIB
 
-__all__ = ["COMPUTE", "HALT", "MEMORY", "OUT", "bare_host", "config", "running"]
+__all__ = ["COMPUTE", "HALT", "MEMORY", "OUT", "bare_host", "config", "running", "window"]
 
 MEMORY = 4 * MIB
 """Of each guest; most of it is never touched."""
 HALT = bytes.fromhex("fb f4 ebfc")
 OUT = bytes.fromhex("e680 ebfc")
+LOOK_S = 0.005
 _TURNS = code(0).removesuffix(b"\xf4")
 COMPUTE = _TURNS + b"\xe9" + (-len(_TURNS) - 5).to_bytes(4, "little", signed=True)
 """The compute loop without end: JMP in place of HLT."""
@@ -56,3 +58,19 @@ def running(guests: Sequence[Guest]) -> None:
     for guest in guests:
         if guest.state is not GuestState.RUNNING:
             raise BenchmarkError(f"{guest.name} is {guest.state}: {guest.reason}")
+
+
+def window(seconds: float, guests: Sequence[Guest], done: Callable[[], float]) -> tuple[float, float]:
+    """What `guests` do, by `done`, in `seconds`, or in more on a machine that is so busy that one of them had no turn;
+    and in how many seconds. Raises BenchmarkError as `running`."""
+    turns = [guest.slices for guest in guests]
+    before, start = done(), time.perf_counter()
+    time.sleep(seconds)
+    while (found := done() - before) <= 0 or any(
+        guest.slices == had for guest, had in zip(guests, turns, strict=True)
+    ):
+        running(guests)
+        time.sleep(LOOK_S)
+    seconds = time.perf_counter() - start
+    running(guests)
+    return found, seconds

@@ -26,6 +26,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 BOOT_TIMEOUT_S = 120
+PROMPT_S = 60
 PROMPT = "# "
 END = "EMUVISOR-END-42"
 PRINT_END = "echo EMUVISOR-END-$((6*7))"
@@ -81,10 +82,10 @@ class Shell:
     def define(self, name: str, command: str) -> None:
         """Make `command` and an end marker a shell function, so that the timed line is short to type."""
         self._process.send(f"{name}() {{ {command}; {PRINT_END}; }}\n")
-        self._process.expect(PROMPT, 10)
+        self._process.expect(PROMPT, PROMPT_S)
         self._process.send("echo defined-$((6*7))\n")
-        self._process.expect("defined-42", 10)
-        self._process.expect(PROMPT, 10)
+        self._process.expect("defined-42", PROMPT_S)
+        self._process.expect(PROMPT, PROMPT_S)
 
     def time(self, function: str, expected: str, timeout_s: float = 300) -> float:
         """Host seconds from typing `function` to its end marker.
@@ -94,7 +95,7 @@ class Shell:
         start = time.perf_counter()
         self._process.send(f"{function}\n")
         output, end = self._process.expect(END, timeout_s)
-        self._process.expect(PROMPT, 10)
+        self._process.expect(PROMPT, PROMPT_S)
         if expected not in output:
             raise BenchmarkError(f"{self.name}: {function} printed {output[-400:]!r}, without {expected!r}")
         return end - start

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bare_guests import COMPUTE, OUT, bare_host, config, running
+from benchmarks.bare_guests import COMPUTE, OUT, bare_host, config, window
 from benchmarks.figures import Goal, interval_of_ratio
 from benchmarks.guests import debian_config, has_image
 from benchmarks.harness import BenchmarkError, Contender, Context, Figures, Settings, Task, one
@@ -85,11 +85,8 @@ class Windows:
             time.sleep(SETTLE_S)
             threads_s, on_pcpu_s = pcpu_threads_s(), sum(guest.cpu_ns for guest in guests) / 1e9
             for _ in range(self._windows):
-                before, start = load.done(guests), time.perf_counter()
-                time.sleep(WINDOW_S)
-                done = load.done(guests) - before
-                found.append(done / (time.perf_counter() - start))
-            running(guests)
+                done, seconds = window(WINDOW_S, guests, partial(load.done, guests))
+                found.append(done / seconds)
             if contender == TWO:
                 on_pcpu_s = sum(guest.cpu_ns for guest in guests) / 1e9 - on_pcpu_s
                 self.at_work.append((pcpu_threads_s() - threads_s) / on_pcpu_s)

@@ -14,7 +14,7 @@ from benchmarks.bare_guests import HALT, bare_host, config
 from benchmarks.curve import Curve, Points
 from benchmarks.figures import Goal, summarize
 from benchmarks.harness import BenchmarkError, Contender, Context, Figures, Result, Task
-from emuvisor.host import Host
+from emuvisor.host import Guest, Host
 from emuvisor.host.scheduler.claim import CpuClaim
 from emuvisor.host.scheduler.core import Scheduler
 from emuvisor.host.scheduler.instructions import Added, Instruction, Left, Preempt, Run, Timer, Woke
@@ -269,13 +269,18 @@ def halted_cost(folder: Path, count: int) -> Figures:
         for guest in members:
             guest.start()
         end = time.monotonic() + HALT_TIMEOUT_S
-        while awake := sum(not guest.is_idle for guest in members):
+        while awake := _awake(host, members):
             if time.monotonic() > end:
                 raise BenchmarkError(f"{awake} of {count} guests did not halt")
             time.sleep(LOOK_S)
         time.sleep(SETTLE_S)
         after = _idle(host)
         return {**after, MORE: after[CPU_TIME] - before[CPU_TIME]}
+
+
+def _awake(host: Host, members: Sequence[Guest]) -> int:
+    with host.lock:  # the scheduler knows of those that are idle, too
+        return sum(not guest.is_idle for guest in members)
 
 
 def _idle(host: Host) -> Figures:

@@ -90,6 +90,8 @@ class Session:
         """What the viewer shows, as far as it has asked; None: nothing that counts."""
         self._request: UpdateRequest | None = None
         self._requested = asyncio.Event()
+        self._calling: asyncio.Future[None] | None = None
+        """The last call to the guest."""
         self._keys: set[str] = set()
         self._pointer: PointerEvent | None = None
 
@@ -172,10 +174,10 @@ class Session:
         if key is None or (not event.pressed and key not in self._keys):
             return
         self._frames.hurry()
-        await asyncio.to_thread(self._guest.key, key, event.pressed)
         if event.pressed:
             self._keys.add(key)
-        else:
+        await self._call(self._guest.key, key, event.pressed)
+        if not event.pressed:
             self._keys.discard(key)
 
     async def _point(self, event: PointerEvent) -> None:
@@ -184,10 +186,17 @@ class Session:
         if event != before:
             self._frames.hurry()
             dx, dy = event.x - before.x, event.y - before.y
-            await asyncio.to_thread(self._guest.pointer, dx, dy, event.buttons)
+            await self._call(self._guest.pointer, dx, dy, event.buttons)
+
+    async def _call(self, function: Callable[..., None], *arguments: str | int) -> None:
+        """Call the guest in a thread. The call goes on when the session ends meanwhile: `_let_go` waits for it."""
+        self._calling = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+        await asyncio.shield(self._calling)
 
     async def _let_go(self) -> None:
         """The viewer is gone: release what it held down."""
+        if self._calling is not None:
+            await asyncio.gather(self._calling, return_exceptions=True)
         for key in sorted(self._keys):
             await asyncio.to_thread(self._guest.key, key, False)
         if self._pointer is not None and self._pointer.buttons:

@@ -15,7 +15,7 @@ from emuvisor.units import MIB
 
 MEMORY = 64 * MIB
 POOL = 128 * MIB
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from emuvisor.memory import FrameState
 from emuvisor.memory.stage2 import FRAME_MASK, STATE_SHIFT
 from emuvisor.units import MIB, PAGE_SHIFT, PAGE_SIZE
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 TOUCHED_AT = 0x100000
 """Where memtouch's pages begin."""
 TOUCHED = 2 * MIB

@@ -20,7 +20,7 @@ from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import KIB, MIB, PAGE_SIZE
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 START = 0x100000
 LENGTH = 8 * MIB
 PAGES = LENGTH // PAGE_SIZE

@@ -121,7 +121,8 @@ class Meter:
         if isinstance(event, Left):
             self.occupied[event.name] += now_ns - self._since.pop(event.name)
             if event.ran_ns:
-                over_ns = max(0, event.ran_ns - self._slice.get(event.name, event.ran_ns))
+                # What it was told before anybody listened was no more than a turn.
+                over_ns = max(0, event.ran_ns - self._slice.get(event.name, TURN_NS))
                 self.overrun[event.name] += over_ns
                 self.late += max(0, over_ns - TURN_NS // 2)
                 self.ran[event.name] += event.ran_ns
@@ -167,11 +168,11 @@ def until(host: Host, condition: Callable[[], bool]) -> None:
 
 
 def measure(host: Host, guests: Sequence[Guest], ran_ns: int = SECOND) -> Meter:
-    """What `guests` run until that is `ran_ns` in all, once all have begun."""
+    """What `guests` run until that is `ran_ns` in all and each has run, once all have begun."""
     with listening(host) as warm:
         until(host, lambda: all(warm.slices[guest.name] >= WARM_SLICES for guest in guests))
     with listening(host) as meter:
-        until(host, lambda: meter.total >= ran_ns)
+        until(host, lambda: meter.total >= ran_ns and all(meter.ran[guest.name] for guest in guests))
     return meter
 
 

@@ -12,7 +12,7 @@ from emuvisor.host import Guest, Host
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.units import MIB, PAGE_SIZE
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 TIMES = 10
 SLICES = (40_000, 100_003, 1_000_000)
 

@@ -13,7 +13,7 @@ from emuvisor.host.memory.rungs import default_rungs
 from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.units import KIB, MIB
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 PASSES = 6
 
 

@@ -14,7 +14,7 @@ from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.units import MIB
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 RAISES = """
 from emuvisor.host.scheduler.policy import Policy

@@ -15,7 +15,7 @@ from emuvisor.machine.config import FlatConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 FIRST, SECOND = 0x8000, 0x9000
 """Where the processors' code is."""
 RECORDS = 0x6000, 0x6040

@@ -23,7 +23,7 @@ from emuvisor.machine.config import FlatConfig, GuestConfig, NicConfig
 from emuvisor.net.config import NetworkConfig
 from emuvisor.units import MIB, PAGE_SIZE
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 THREADS = (1, 2, 4)
 TIMES = 2
 NETWORK = "lan"

@@ -1,9 +1,10 @@
 """Stock images from the user's cache; what is not there is skipped and says how to get it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from compatibility import TABLE, Plugin, compatibility
+from coverage import Coverage
 
 from emuvisor.host import Host
 from emuvisor.images.cache import Image, find
@@ -14,6 +15,20 @@ __all__ = ["compatibility"]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Plugin(TABLE), "compatibility-table")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Boots are not measured: the tracer would more than double their time, and what our lines do is for the unit
+    tests and our own guests to show."""
+    measured = Coverage.current() if item.get_closest_marker("system") else None
+    if measured is not None:
+        measured.stop()
+    try:
+        return (yield)
+    finally:
+        if measured is not None:
+            measured.start()
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from emuvisor.machine.config import DiskConfig, GuestConfig
 from emuvisor.machine.outcome import Ending
 from emuvisor.units import MIB
 
-BOOT_S = 120
-COMMAND_S = 60
-SCREEN_S = 120
+# However busy the machine is: on an idle one the slowest of all takes a tenth of that.
+BOOT_S = 360
+COMMAND_S = 180
+SCREEN_S = 360
 LOOK_S = 0.2
 BOOTED = "EMUVISOR-BOOT-OK"
 

@@ -18,7 +18,7 @@ from emuvisor.machine.config import DiskConfig, GuestConfig
 from emuvisor.memory.stage2 import FRAME_MASK, FRAMED, in_states
 from emuvisor.units import MIB, PAGE_SIZE
 
-WORK_S = 240
+WORK_S = 480
 """What a step of the guests' work may take, however busy the machine is."""
 FOLDER = "/work"
 

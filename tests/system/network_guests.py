@@ -11,7 +11,7 @@ from guests import command, reach_shell
 
 from emuvisor.host import Guest, Host
 from emuvisor.images.cache import Image
-from emuvisor.machine.choices import BoardName, RingLayout
+from emuvisor.machine.choices import BoardName, ClockMode, RingLayout
 from emuvisor.machine.config import GuestConfig, KernelConfig, NicConfig
 from emuvisor.units import MIB
 
@@ -20,9 +20,15 @@ SUM_PORT = 5001
 
 
 def create(
-    host: Host, image: Image, name: str, *nics: NicConfig, board: BoardName = "pc", ring: RingLayout = "split"
+    host: Host,
+    image: Image,
+    name: str,
+    *nics: NicConfig,
+    board: BoardName = "pc",
+    ring: RingLayout = "split",
+    clock: ClockMode = "host",
 ) -> Guest:
-    """A guest that is not started, on the host's clock, as a guest with a card has to be."""
+    """A guest that is not started; as it has a card, `clock` is that of `host`."""
     kernel = image.kernel
     assert kernel is not None
     return host.create(
@@ -30,7 +36,7 @@ def create(
             name=name,
             board=board,
             ring=ring,
-            clock="host",
+            clock=clock,
             memory=128 * MIB,
             nics=nics,
             kernel=KernelConfig(kernel, image.initrd, image.append),
@@ -54,15 +60,22 @@ def set_address(guest: Guest, address: str, card: str = "eth0") -> None:
 
 def lease(guest: Guest) -> str:
     """Ask DHCP, by busybox's client; returns the address."""
-    said = command(guest, "udhcpc -i eth0 -n -q -f 2>&1")
+    said = command(guest, "udhcpc -i eth0 -n -q -f -t 20 2>&1")
     assert " obtained from 10.0.2.2, lease time " in said, said
     return said.partition("lease of ")[2].partition(" ")[0]
 
 
-def answers(guest: Guest, address: str, options: str = "") -> bool:
-    """Whether `address` answers the guest's pings: one of three, each given two seconds."""
-    said = command(guest, f"ping -c 1 -W 2 {options} {address} >/dev/null && echo heard || echo silent")
+def answers(guest: Guest, address: str, options: str = "", wait_s: int = 30) -> bool:
+    """Whether `address` answers the guest's ping."""
+    said = command(
+        guest, f"ping -c 1 -W {wait_s} {options} {address} >/dev/null && echo heard || echo silent"
+    )
     return said == "heard"
+
+
+def is_silent(guest: Guest, address: str, options: str = "") -> bool:
+    """Whether `address` answers nothing to the guest's ping for two seconds."""
+    return not answers(guest, address, options, wait_s=2)
 
 
 def serve_sums(guest: Guest) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from emuvisor.images.cache import find
 
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 @pytest.mark.skipif(find("debian") is None, reason="no image: emuvisor images pull debian")

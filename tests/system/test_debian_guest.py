@@ -14,8 +14,8 @@ from emuvisor.units import GIB, MIB
 
 pytestmark = pytest.mark.system
 
-BOOT_S = 90
-COMMAND_S = 30
+BOOT_S = 360
+COMMAND_S = 180
 BOOTED = "EMUVISOR-BOOT-OK"
 
 

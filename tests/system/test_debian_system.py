@@ -15,9 +15,9 @@ from emuvisor.units import MIB
 
 pytestmark = pytest.mark.system
 
-BOOT_S = 240
-APT_S = 120
-SHUTDOWN_S = 90
+BOOT_S = 480
+APT_S = 300
+SHUTDOWN_S = 300
 
 
 def on_the_host(program: str, *arguments: str) -> str:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.system
 
 DISK_SIZE = 32 * MIB
 LINES = 50_000
-WAIT_S = 60
+WAIT_S = 240
 FULL = "the host's file system is full (No space left on device); make room, then resume the guest"
 
 

@@ -23,7 +23,7 @@ from emuvisor.units import MIB
 pytestmark = pytest.mark.system
 
 DISK_SIZE = 64 * MIB
-SOAK_S = 300
+SOAK_S = 900
 HOUR_NS = 3600 * 10**9
 ROUNDS = 20
 REST_S = 183

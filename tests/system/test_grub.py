@@ -28,7 +28,7 @@ def test_hard_disk(host: Host, grub: Image, compatibility: Compatibility) -> Non
 
 def test_serial_menu_of_the_hard_disk(host: Host, grub: Image, compatibility: Compatibility) -> None:
     guest = boot_disks(host, disk(grub))
-    assert guest.expect("Power off", 60)
+    assert guest.expect("Power off", 240)
     see(guest, "Power off")
     guest.type("\x1b[B\x1b[B")
     see(guest, r"\*Power off")

@@ -8,9 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from guests import BOOTED
 
+from emuvisor.cli.connect import listens
 from emuvisor.images.cache import Image
+
+pytestmark = pytest.mark.system
 
 PATIENCE_S = 120
 COMMAND = [sys.executable, "-m", "emuvisor"]
@@ -86,7 +90,7 @@ def test_from_creation_to_deletion(debian: Image, tmp_path: Path) -> None:
     )
     try:
         end = time.monotonic() + PATIENCE_S
-        while not (tmp_path / "store/emuvisor.sock").exists():
+        while not listens(tmp_path / "store/emuvisor.sock"):
             assert time.monotonic() < end
             assert daemon.poll() is None
             time.sleep(0.05)

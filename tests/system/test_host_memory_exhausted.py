@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 TESTS = Path(__file__).parents[1] / "guest"
 """Where the helper module of the scripts is."""
-PATIENCE_S = 120
+PATIENCE_S = 300
 PROLOGUE = """\
 import resource, sys
 from pathlib import Path

@@ -14,7 +14,7 @@ from emuvisor.units import MIB
 pytestmark = pytest.mark.system
 
 MEMORY = 8 * MIB
-PASS_S = 240
+PASS_S = 720
 BIT_FADE = r"Test #10 +\[Bit fade test"
 
 

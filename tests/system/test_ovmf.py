@@ -12,7 +12,7 @@ from emuvisor.machine.choices import DiskBus
 
 pytestmark = pytest.mark.system
 
-SHELL_S = 180
+SHELL_S = 540
 
 
 @pytest.mark.parametrize(("bus", "kind"), [("ide", "an IDE"), ("virtio", "a virtio")])

@@ -17,7 +17,7 @@ from emuvisor.units import MIB
 
 pytestmark = pytest.mark.system
 
-BOOT_S = 120
+BOOT_S = 360
 FILES = 4
 BLOCKS = 4
 """MiB in each file, behind its name."""

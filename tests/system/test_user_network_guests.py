@@ -29,7 +29,7 @@ ON_PCI, ON_MMIO = "virtio-net over PCI, user network", "virtio-net over MMIO wit
 CONFIGURED_NAME, CONFIGURED_ADDRESS = "mirror.test", "192.0.2.80"
 FILE = Random(4).randbytes(4 * MIB)
 FILE_SHA256 = hashlib.sha256(FILE).hexdigest()
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 
 
 @dataclass

@@ -16,10 +16,10 @@ from emuvisor.units import MIB
 
 pytestmark = pytest.mark.system
 
-BOOT_S = 240
-APT_S = 120
-SHUTDOWN_S = 90
-TALK_S = 60
+BOOT_S = 480
+APT_S = 300
+SHUTDOWN_S = 300
+TALK_S = 240
 CID = 3
 VSOCK_PORT = 5000
 SAID = bytes(range(256)) * 64

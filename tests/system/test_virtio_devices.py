@@ -309,7 +309,7 @@ def check_vsock(rig: Rig) -> None:
     """The guest has a transport to the host, and refuses who asks for a port where nobody listens."""
     assert rig.run("ls /dev/vsock") == "/dev/vsock"
     with pytest.raises(ConnectionRefusedError):
-        rig.guest.vsock.connect(1234, timeout=30)
+        rig.guest.vsock.connect(1234, timeout=240)
 
 
 CHECKS = (

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from emuvisor.memory import FramePool, GuestMemory
 from emuvisor.units import MIB
 from emuvisor.vnc.server import VncServer
 
-PATIENCE_S = 60
+PATIENCE_S = 240
+LOOK_S = 0.01
 VNCDOTOOL = shutil.which("vncdotool", path=str(Path(sys.executable).parent)) or shutil.which("vncdotool")
 PASSWORD = "secret"  # the protocol has no better ones
 KEY_DELAY_MS = 100
@@ -60,8 +63,14 @@ class Desk:
         self.vga.vram.write(0, pixels.tobytes())
 
     def visit(self, *actions: str, password: str | None = None) -> subprocess.CompletedProcess[str]:
+        """A viewer does `actions` and leaves; until the server has taken all that it sent."""
         options = () if password is None else ("--password", password)
-        return visit(self.server, *options, *actions)
+        done = visit(self.server, *options, *actions)
+        pause, end = threading.Event(), time.monotonic() + PATIENCE_S
+        while self.server.viewers:
+            assert time.monotonic() < end
+            pause.wait(LOOK_S)
+        return done
 
 
 def visit(server: VncServer, *arguments: str) -> subprocess.CompletedProcess[str]:

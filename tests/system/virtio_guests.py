@@ -11,7 +11,7 @@ from emuvisor.host import Guest, GuestState
 from emuvisor.images.cache import Image
 from emuvisor.machine.config import KernelConfig
 
-UNTIL_S = 60
+UNTIL_S = 240
 LOOK_S = 0.01
 NAMES = {"debian": "Debian cloud kernel (amd64)", "debian-i386": "Debian 686 kernel (i386)"}
 """How the compatibility table calls the images."""

@@ -18,7 +18,7 @@ from emuvisor.net.tap import Tap
 
 MAC = bytes.fromhex("525400aabb01")
 NAME = f"emu{os.getpid()}"
-PATIENCE = 10  # seconds
+PATIENCE = 60  # seconds
 
 
 class Station:

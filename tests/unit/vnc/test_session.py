@@ -20,7 +20,7 @@ LITTLE_HIGH = PixelFormat(32, 24, False, 255, 255, 255, 8, 16, 24)
 DEEP = PixelFormat(32, 32, False, 1023, 1023, 1023, 20, 10, 0)
 SPREAD = PixelFormat(32, 24, False, 255, 255, 255, 24, 8, 0)
 
-PATIENCE_S = 20
+PATIENCE_S = 120
 
 Script = Callable[[Viewer, Display], Awaitable[None]]
 

@@ -13,8 +13,9 @@ from emuvisor.devices.display.screen import Screen
 from emuvisor.errors import HostError, StateError, UsageError
 from emuvisor.vnc import server as module
 from emuvisor.vnc.server import VncServer
+from emuvisor.vnc.session import Session
 
-PATIENCE_S = 20
+PATIENCE_S = 120
 VERSION = b"RFB 003.008\n"
 
 
@@ -106,6 +107,34 @@ def test_a_viewer_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch)
         viewer.sendall(VERSION + b"\x01\x01" + b"\x04\x01\0\0\0\0\0a")
         viewer.sendall(b"\x03\0\0\0\0\0\xff\xff\xff\xff")
         assert dropped.wait(PATIENCE_S)
+
+
+def test_a_key_that_is_being_pressed_when_the_server_closes_is_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pressing, letting_go = threading.Event(), threading.Event()
+    typed: list[tuple[str, bool]] = []
+    let_go = Session._let_go
+
+    async def tell_and_let_go(session: Session) -> None:
+        letting_go.set()
+        await let_go(session)
+
+    def key(name: str, pressed: bool) -> None:
+        pressing.set()
+        assert letting_go.wait(PATIENCE_S)
+        typed.append((name, pressed))
+
+    monkeypatch.setattr(Session, "_let_go", tell_and_let_go)
+    with (
+        VncServer("127.0.0.1:0", screen=Display().screen, key=key, pointer=print) as server,
+        connect(server) as viewer,
+    ):
+        start(viewer)
+        viewer.sendall(b"\x04\x01\0\0\0\0\0a")
+        assert pressing.wait(PATIENCE_S)
+        server.close()
+    assert typed == [("KeyA", True), ("KeyA", False)]
 
 
 @pytest.mark.parametrize(("password", "length"), [("", 0), ("123456789", 9), ("ääääx", 9)])

@@ -101,7 +101,10 @@ def test_who_asks_too_much_is_told_at_once(answers: Answers, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("length", [0, resolver.MAX_RELAYED])
-def test_other_types_go_to_a_name_server(length: int, answers: Answers) -> None:
+def test_other_types_go_to_a_name_server(
+    length: int, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "RELAY_SECONDS", PATIENCE)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nameserver:
         nameserver.settimeout(PATIENCE)
         nameserver.bind(("127.0.0.1", 0))

@@ -16,7 +16,7 @@ from emuvisor.net.network import Network
 T = TypeVar("T")
 Address = IPv4Address | IPv6Address
 
-PATIENCE = 10  # seconds, for answers that come at once
+PATIENCE = 60  # seconds, for answers that come at once
 BROADCAST = b"\xff" * 6
 GATEWAY, NAMESERVER = IPv4Address("10.0.2.2"), IPv4Address("10.0.2.3")
 GATEWAY6 = IPv6Address("fec0::2")
