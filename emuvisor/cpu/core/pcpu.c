@@ -3,6 +3,7 @@
 #include "pcpu.h"
 
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "debug.h"
@@ -162,7 +163,12 @@ const char *pcpu_open(pcpu *p, frames *f, int cpu_model)
     /* One at a time: for the place among the engines, and for tables that all of Unicorn's engines have in common. */
     static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&opening);
+    /* Unicorn wants its code in huge pages; one for the few bytes that it writes now can take longer than all else. */
+    int without = prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
     const char *error = open_engine(p, f, cpu_model);
+    if (without == 0)
+        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
     pthread_mutex_unlock(&opening);
     return error;
 }
