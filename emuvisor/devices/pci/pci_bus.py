@@ -55,7 +55,7 @@ class PciBus:
         """Slot and pin to the numbers of the functions that hold it."""
         self._shown: dict[Bar, int] = {}
         """What decodes now, and where."""
-        self._gathering = False
+        self._gathering = self._gathered = False
 
     def plug(self, function: PciFunction, slot: int, number: int = 0) -> None:
         """Put `function` into `slot` as function `number`.
@@ -126,16 +126,18 @@ class PciBus:
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Many functions get new registers: what `remap` is told meanwhile is done once, in the end."""
-        self._gathering = True
+        self._gathering, self._gathered = True, False
         try:
             yield
         finally:
             self._gathering = False
-            self.remap()
+            if self._gathered:
+                self.remap()
 
     def remap(self) -> None:
         """Let every window answer where the registers say."""
         if self._gathering:
+            self._gathered = True
             return
         windows = dict(self._windows())
         if (
