@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,6 @@ from emuvisor.cli.tables import show_table
 from emuvisor.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from emuvisor.manager.records import StoreFreed, StoreProblem
-    from emuvisor.store.check import Problem
-    from emuvisor.store.collect import Collected
     from emuvisor.store.store import Store
 
 __all__ = ["add_to", "execute_check", "execute_gc", "execute_info"]
@@ -96,14 +91,15 @@ def execute_info(args: argparse.Namespace) -> int:
 def execute_check(args: argparse.Namespace) -> int:
     """Check the store; 1 when something is wrong with it still."""
     daemon = daemon_client(args)
-    problems: Sequence[StoreProblem | Problem]
     if daemon is not None:
         with daemon:
             problems = daemon.check_store(repair=args.repair)
             folder = daemon.host()["store"]
     else:
+        from emuvisor.manager.upkeep import check_store
+
         with _open(args.store) as store:
-            problems = store.check(repair=args.repair)
+            problems = check_store(store, repair=args.repair)
             folder = store.folder
     left = sum(not problem.repaired for problem in problems)
     if args.json:
@@ -118,17 +114,15 @@ def execute_check(args: argparse.Namespace) -> int:
 def execute_gc(args: argparse.Namespace) -> int:
     """Free what can be freed."""
     daemon = daemon_client(args)
-    done: StoreFreed | Collected
     if daemon is not None:
         with daemon:
             done = daemon.collect_garbage(everything=args.all)
             folder = daemon.host()["store"]
     else:
-        from emuvisor.host.snapshots.disks import remove_unused_disks
+        from emuvisor.manager.upkeep import collect_garbage
 
         with _open(args.store) as store:
-            done = store.gc(least_dead=0.0) if args.all else store.gc()
-            done = replace(done, bytes_freed=done.bytes_freed + remove_unused_disks(store))
+            done = collect_garbage(store, everything=args.all)
             folder = store.folder
     if args.json:
         print(json.dumps(asdict(done), indent=2))
