@@ -76,19 +76,15 @@ def connect(
             try:
                 yield manager
             finally:
+                # They go on when somebody says so, not with a daemon.
                 for guest in manager.guests():
-                    if guest.state in (
-                        "running",
-                        "paused",
-                    ):  # they go on when somebody says so, not with a daemon
+                    if guest.state in ("running", "paused"):
                         manager.save(guest.name)
 
 
 def is_embedded(guests: "Guests") -> "TypeGuard[Manager]":
     """Whether they live in this process."""
-    module = sys.modules.get(
-        "emuvisor.manager.manager"
-    )  # without it there is none, and loading it takes long
+    module = sys.modules.get("emuvisor.manager.manager")  # without it there is none; loading it takes long
     return module is not None and isinstance(guests, module.Manager)
 
 

@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from emuvisor.daemon.faults import error_of
 from emuvisor.daemon.transport import Address, Transport, path_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["Look", "Progress", "Requests", "looking", "record", "records"]
 
@@ -20,7 +23,7 @@ QUIET_S = 60.0
 """After which a stream without a sign of life is given up; the daemon gives one every 15 seconds."""
 MAX_LINE = 1 << 20
 
-_R = TypeVar("_R")
+_R = TypeVar("_R", bound="DataclassInstance")
 Progress = Callable[[int, int], object]
 """Is told how much is done, and of how much."""
 Look = Callable[[Mapping[str, Any]], object]
@@ -113,7 +116,7 @@ def _field(data: Any, key: str) -> str:
 def record(kind: type[_R], data: Any) -> _R:
     """A record of `data`; what a newer daemon has besides is left out. Raises HostError when something is missing."""
     try:
-        known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+        known = {field.name for field in fields(kind)}
         values = {key: value for key, value in data.items() if key in known}
         return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
     except (AttributeError, TypeError):

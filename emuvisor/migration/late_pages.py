@@ -115,9 +115,8 @@ class LatePages:
         with self._host.held(self._guest.name) as got:
             if not got or self._host.guests.get(self._guest.name) is not self._guest:
                 return False
-            remote = (
-                part.entries[places] >> STATE_SHIFT == FrameState.REMOTE
-            )  # the guest may have been quicker
+            # The guest may have been quicker.
+            remote = part.entries[places] >> STATE_SHIFT == FrameState.REMOTE
             return all(self._guest.memory.supply(part, index, False) for index in places[remote].tolist())
 
     def lose(self, why: str) -> str:

@@ -140,9 +140,7 @@ class PciBus:
             self._gathered = True
             return
         windows = dict(self._windows())
-        if (
-            windows == self._shown
-        ):  # as most often when a guest goes back to where it was: they were free, and are
+        if windows == self._shown:  # they were free, and are
             return
         wanted: dict[Bar, int] = {}
         for bar, address in windows.items():
