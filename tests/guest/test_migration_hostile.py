@@ -469,7 +469,8 @@ def test_what_came_of_an_overlay_has_no_place(tmp_path: Path, size: int, reason:
     config = guest_config(tmp_path, disk=DiskConfig(path, overlay="temporary"))
     disks = TargetDisks(config, [DiskPlan("overlay", size)])
     disks.receive(Sectors(0, 0, 512, b"\1" * 512))
+    machine: Any = SimpleNamespace(drives=[SimpleNamespace(image=Image())])
     with pytest.raises(MigrationError) as caught:
-        disks.fill(SimpleNamespace(drives=[SimpleNamespace(image=Image())]))  # type: ignore[arg-type]
+        disks.fill(machine)
     assert str(caught.value) == reason.format(path=path)
     disks.discard()

@@ -16,7 +16,7 @@ from emuvisor.migration.announce import announce
 from emuvisor.migration.channel import Channel, LineLost
 from emuvisor.migration.disk_blocks import DiskPlan, Sectors
 from emuvisor.migration.endpoints import Gone, connect, listen, parse
-from emuvisor.migration.frames import Message
+from emuvisor.migration.frames import FrameKind, Message
 from emuvisor.migration.greeting import Hello, be_greeted, greet, unknown
 from emuvisor.migration.offer import Offer, pages_of
 from emuvisor.migration.security import Certificates, Insecure, Token, secure
@@ -248,10 +248,10 @@ def test_pages_go_as_fast_as_they_may() -> None:
     channel = Channel(here, now_ns=lambda: now[0], sleep=sleep)
     channel.limit(1000)
     for _ in range(3):
-        channel.send_data(2, bytes(95))  # type: ignore[arg-type]
+        channel.send_data(FrameKind.PACKED, bytes(95))
     assert slept == pytest.approx([0.1, 0.1, 0.1])
     channel.limit(None)
-    channel.send_data(2, bytes(95))  # type: ignore[arg-type]
+    channel.send_data(FrameKind.PACKED, bytes(95))
     assert len(slept) == 3
     channel.close()
     there.close()
@@ -263,13 +263,13 @@ def test_what_goes_at_once_makes_the_rest_wait() -> None:
     channel = Channel(here, now_ns=lambda: now[0], sleep=slept.append)
     assert channel.delay_s == 0
     channel.limit(1000)
-    channel.send_data(2, bytes(95), at_once=True)  # type: ignore[arg-type]
+    channel.send_data(FrameKind.PACKED, bytes(95), at_once=True)
     assert channel.delay_s == pytest.approx(0.1)
     channel.limit(1000)  # the same again forgives no debt
     now[0] = 60_000_000
     assert channel.delay_s == pytest.approx(0.04)
     assert slept == []
-    channel.send_data(2, bytes(95))  # type: ignore[arg-type]
+    channel.send_data(FrameKind.PACKED, bytes(95))
     assert slept == pytest.approx([0.14])
     channel.close()
     there.close()

@@ -31,6 +31,12 @@ from emuvisor.units import MIB, PAGE_SIZE
 PAGES = 8
 
 
+def staged(pool: FramePool, *numbers: int) -> Stage:
+    """Of a host that has nothing but `pool`."""
+    host: Any = SimpleNamespace(pool=pool)
+    return Stage(host, *numbers)
+
+
 def rows(values: list[int]) -> Any:
     return np.array([[value] * PAGE_SIZE for value in values], np.uint8)
 
@@ -63,7 +69,7 @@ def test_the_target_has_what_the_source_had(history: list[list[int]]) -> None:
     """Every state of a guest's pages, sent one after the other, arrives; and what is there is not sent."""
     counts, pool = Counts(), FramePool(MIB)
     encoder = PageEncoder(counts)
-    stage = Stage(SimpleNamespace(pool=pool), PAGES, PAGES)  # type: ignore[arg-type]
+    stage = staged(pool, PAGES, PAGES)
     for values in history:
         stage.put(decode_batch(encoder.batch(np.arange(PAGES), rows(values)).encode()))
         assert [int(pool.frames[frame, 0]) if frame else 0 for frame in stage.frames] == values
@@ -106,7 +112,7 @@ def test_content_that_grows_more_than_it_may() -> None:
     ],
 )
 def test_pages_that_cannot_be(pages: list[int], kind: int, content: bytes, text: str) -> None:
-    stage = Stage(SimpleNamespace(pool=FramePool(MIB)), PAGES, PAGES)  # type: ignore[arg-type]
+    stage = staged(FramePool(MIB), PAGES, PAGES)
     with pytest.raises(MigrationError) as caught:
         stage.put(Batch(np.array(pages, np.uint32), np.array([kind], np.uint8), content))
     assert str(caught.value) == text
@@ -115,7 +121,7 @@ def test_pages_that_cannot_be(pages: list[int], kind: int, content: bytes, text:
 def test_more_pages_than_the_guest_can_have() -> None:
     """They would take frames from other guests, before it is known what this one is."""
     pool = FramePool(MIB)
-    stage = Stage(SimpleNamespace(pool=pool), PAGES, 2)  # type: ignore[arg-type]
+    stage = staged(pool, PAGES, 2)
     page = np.full((1, PAGE_SIZE), 7, np.uint8).tobytes()
 
     def put(number: int, kind: PageKind) -> None:
@@ -177,7 +183,7 @@ def test_written_pages_by_number(memory: GuestMemory) -> None:
 def test_pages_that_were_put_away_for_good() -> None:
     """Balloons and holes: what came for them is given back, and what comes later, too."""
     pool = FramePool(MIB)
-    stage = Stage(SimpleNamespace(pool=pool), 4, 4)  # type: ignore[arg-type]
+    stage = staged(pool, 4, 4)
     stage.put(PageEncoder(Counts()).batch(np.arange(4), rows([1, 2, 3, 4])))
     kinds = np.array([FrameState.ABSENT, FrameState.BALLOONED, FrameState.ROM, FrameState.ABSENT], np.uint8)
     placed: list[Any] = []

@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -71,9 +70,10 @@ def terms(listening: Security, connecting: Security) -> tuple[str, str]:
     other = threading.Thread(target=listen)
     other.start()
     try:
-        dial: Callable[[str], socket.socket] = lambda _: here  # noqa: E731 - with its type
         hello = Hello("migrate", "1")
-        call("", connecting, hello, connecting.key(), role="source", timeout_s=10, dial=dial).close()
+        call(
+            "", connecting, hello, connecting.key(), role="source", timeout_s=10, dial=lambda _: here
+        ).close()
         told = ""
     except (MigrationError, LineLost) as error:
         told = str(error)

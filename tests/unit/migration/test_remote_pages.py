@@ -194,7 +194,7 @@ def test_several_guests() -> None:
     )
 
 
-def test_a_clone_that_stalls_goes_on_with_the_line() -> None:
+def test_a_clone_that_stalls_goes_on_with_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for the same pages as the guest that it was made of, and is suspended by itself."""
     with Host(16 * MIB) as host:
         guest = host.create(GuestConfig(name="guest", memory=4 * MIB, flat=NOTHING))
@@ -202,7 +202,7 @@ def test_a_clone_that_stalls_goes_on_with_the_line() -> None:
         late = LatePages(host, guest, np.array([3]), guest.memory.page_count, lambda _: None)
         late.line_lost("no line")
         resumed: list[str] = []
-        clone.resume = lambda: resumed.append("clone")  # type: ignore[method-assign]
+        monkeypatch.setattr(clone, "resume", lambda: resumed.append("clone"))
         clone.state, clone.suspended = GuestState.PAUSED, True
         late._remote.stalled.add(clone.machine)
         late.line_back()

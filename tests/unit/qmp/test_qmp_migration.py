@@ -122,7 +122,7 @@ def test_failed(rig: Rig) -> None:
     assert client.human("info migrate").startswith("Migration status: failed (the line is cut)\r\n")
 
 
-def test_the_next_one_can_begin_when_the_end_is_told(rig: Rig) -> None:
+def test_the_next_one_can_begin_when_the_end_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is said of the last one then."""
     target = Moved(rig.guest(), "stayed", "the line is cut")
     target.go.set()
@@ -139,7 +139,7 @@ def test_the_next_one_can_begin_when_the_end_is_told(rig: Rig) -> None:
         assert go.wait(PATIENCE_S)
         raise HostError("the options are no good")
 
-    target.migrate = hesitant  # type: ignore[method-assign]
+    monkeypatch.setattr(target, "migrate", hesitant)
     assert client.ask("migrate", uri="tcp:h:2") == {}
     assert begins.wait(PATIENCE_S)
     assert client.ask("query-migrate") == {"status": "setup"}
